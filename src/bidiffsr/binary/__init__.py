@@ -1,0 +1,18 @@
+"""Binarization: signs and their gradients, binary convolutions, and the methods made of them."""
+
+from bidiffsr.binary.layers import BinaryConv2d, ConvBlock, TimestepRPReLU, TimestepShift
+from bidiffsr.binary.methods import BiDiffSR, ConvMethod, FullPrecision, method_for
+from bidiffsr.binary.quantizers import ActivationSign, ScaledWeightSign
+
+__all__ = [
+    "ActivationSign",
+    "BiDiffSR",
+    "BinaryConv2d",
+    "ConvBlock",
+    "ConvMethod",
+    "FullPrecision",
+    "ScaledWeightSign",
+    "TimestepRPReLU",
+    "TimestepShift",
+    "method_for",
+]

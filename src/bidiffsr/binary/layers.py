@@ -1,0 +1,124 @@
+"""Convolutions whose activations and weights may be binarized, and what surrounds them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class TimestepShift(nn.Module):
+    """TaR: a learned shift per channel and time group before the sign (BI-DiffSR §3, "TaR").
+
+    Its K sets are gathered by the group of each sample, so that a batch may mix timesteps.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(groups, channels))
+
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        """Shift ``x`` (B, C, H, W) by the set of each sample's ``group`` (B,), int64."""
+        return x + _per_sample(self.bias, group)
+
+
+class TimestepRPReLU(nn.Module):
+    """TaA: RPReLU(y) = PReLU(y + b0; slope) + b1 per channel and group (BI-DiffSR §3, "TaA")."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.bias_in = nn.Parameter(torch.zeros(groups, channels))
+        self.slope = nn.Parameter(torch.full((groups, channels), 0.25))
+        self.bias_out = nn.Parameter(torch.zeros(groups, channels))
+
+    def forward(self, y: Tensor, group: Tensor) -> Tensor:
+        """Apply each sample's set to ``y`` (B, C, H, W); ``group`` (B,) int64."""
+        y = y + _per_sample(self.bias_in, group)
+        negative = _per_sample(self.slope, group) * y
+        return torch.where(y >= 0, y, negative) + _per_sample(self.bias_out, group)
+
+
+def _per_sample(parameter: Tensor, group: Tensor) -> Tensor:
+    """(K, C), (B,) → (B, C, 1, 1); a single set serves every group."""
+    if parameter.shape[0] == 1:
+        return parameter[:, :, None, None]
+    return parameter[group][:, :, None, None]
+
+
+class BinaryConv2d(nn.Module):
+    """A "same" convolution with two slots; an empty slot leaves that side in full precision.
+
+    Zero padding comes after the activation's sign, so a tap outside contributes 0.
+
+    Args:
+        channels_in, channels_out: channels.
+        kernel: odd kernel size.
+        stride: stride; H and W must then be divisible by it.
+        activation: binarizer of the input, e.g. ``ActivationSign()``.
+        weight: binarizer of the weight, e.g. ``ScaledWeightSign()``.
+        bias: whether a bias is added.
+    """
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        activation: nn.Module | None = None,
+        weight: nn.Module | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        initial = nn.Conv2d(channels_in, channels_out, kernel)
+        self.weight = initial.weight
+        self.bias = initial.bias if bias else None
+        self.stride = stride
+        self.binarize_activation = activation
+        self.binarize_weight = weight
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits a stored weight takes at inference: 1 or 32."""
+        return 32 if self.binarize_weight is None else 1
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether multiply-accumulates are one-bit operations: both slots are filled."""
+        return self.binarize_weight is not None and self.binarize_activation is not None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) → (B, C_out, H / stride, W / stride), float."""
+        if self.binarize_activation is not None:
+            x = self.binarize_activation(x)
+        weight = self.weight if self.binarize_weight is None else self.binarize_weight(self.weight)
+        return F.conv2d(x, weight, self.bias, self.stride, padding=weight.shape[-1] // 2)
+
+
+class ConvBlock(nn.Module):
+    """The BI-Conv block of BI-DiffSR: shift → conv → activation → + identity.
+
+    In full precision shift, activation and shortcut are absent and it is a plain biased conv.
+    """
+
+    def __init__(
+        self,
+        conv: BinaryConv2d,
+        *,
+        shift: TimestepShift | None = None,
+        activation: TimestepRPReLU | None = None,
+        shortcut: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shift = shift
+        self.conv = conv
+        self.activation = activation
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, group: Tensor) -> Tensor:
+        """``x`` (B, C_in, H, W) float, ``group`` (B,) int64 → (B, C_out, H', W')."""
+        y = self.conv(x if self.shift is None else self.shift(x, group))
+        if self.activation is not None:
+            y = self.activation(y, group)
+        return x + y if self.shortcut else y

@@ -1,0 +1,68 @@
+"""The two binarizers of BI-DiffSR and their gradients (spec §1; Bi-Real Net, ReActNet)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class _ActivationSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return (x >= 0).to(x.dtype).mul_(2).sub_(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * (2 - 2 * x.abs()).clamp_(min=0)
+
+
+class _ScaledWeightSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        scale = weight.abs().mean(dim=(1, 2, 3), keepdim=True)
+        ctx.save_for_backward(weight, scale)
+        return scale * weight.sign()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        weight, scale = ctx.saved_tensors
+        return gradients[0] * scale * (weight.abs() <= 1)
+
+
+class ActivationSign(nn.Module):
+    """Activation binarizer.
+
+    Forward:  a = sign(x), with sign(0) = +1
+    Gradient: 2 + 2x on [-1, 0), 2 - 2x on [0, 1), 0 elsewhere
+    Source:   Bi-Real Net (Liu et al. 2018), eq. 6; spec §1
+
+    Shape and dtype of the input are kept.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the signs of ``x``, any float tensor."""
+        result = _ActivationSign.apply(x)
+        assert isinstance(result, Tensor)
+        return result
+
+
+class ScaledWeightSign(nn.Module):
+    """Weight binarizer with one scale per output channel.
+
+    Forward:  w_b = alpha_o sign(w), alpha_o = mean |w_o|
+    Gradient: alpha_o where |w| <= 1 (straight-through, alpha a constant), 0 elsewhere
+    Source:   XNOR-Net (Rastegari et al. 2016), scale; ReActNet (Liu et al. 2020), gradient
+
+    A weight of exactly zero, which only rounding makes, stays zero as in the published code.
+    Takes and returns (C_out, C_in, k, k).
+    """
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the scaled signs of ``weight``."""
+        result = _ScaledWeightSign.apply(weight)
+        assert isinstance(result, Tensor)
+        return result

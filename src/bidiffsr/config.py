@@ -1,0 +1,277 @@
+"""Frozen, validated configuration: networks, diffusion, model files and training.
+
+Every class refuses unknown keys, so a misspelt option is an error and never a silent default.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from bidiffsr.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class BiDiffSRConfig(Config):
+    """The binarized U-Net; defaults are the published network (spec §1, paper §4.1)."""
+
+    architecture: Literal["bidiffsr"] = "bidiffsr"
+    channels: PositiveInt = 64
+    multipliers: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    blocks_per_level: Annotated[int, Field(ge=1, le=16)] = 2
+    norm_groups: PositiveInt = 16
+    attention_levels: tuple[int, ...] = ()
+    """Levels (0 = full size) whose residual blocks attend; the middle always does."""
+    full_precision_up_levels: Annotated[int, Field(ge=0)] = 2
+    """How many levels going up, counted from the shallowest, stay full precision."""
+    timesteps: PositiveInt = 2000
+    """T, by which a timestep is assigned to its group: k = clamp(floor(t K / T), 0, K - 1)."""
+    time_groups: Annotated[int, Field(ge=1, le=1000)] = 5
+    """K, the number of parameter sets of TaR and TaA (paper §3.4)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    method: Literal["bi-diffsr", "full-precision"] = "bi-diffsr"
+    resampling: Literal["consistent", "strided"] = "consistent"
+    """CP-Down and CP-Up, or strided and nearest-neighbour convs that change the channels."""
+    fusion: Literal["cs", "split", "concat", "add"] = "cs"
+    identity_shortcut: bool = True
+    timestep_aware_redistribution: bool = True
+    """TaR per time group; otherwise one learned threshold for all timesteps."""
+    timestep_aware_activation: bool = True
+    """TaA per time group; otherwise one RPReLU for all timesteps."""
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width must be divisible by."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> BiDiffSRConfig:
+        levels = len(self.multipliers)
+        if not 1 <= levels <= 8:
+            raise ValueError(f"multipliers: {levels} levels given, expected 1 to 8")
+        if self.channels % 2:
+            raise ValueError(f"channels: {self.channels} is odd; the time encoding halves it")
+        if self.channels % self.norm_groups or self.channels * max(self.multipliers) > 2**14:
+            raise ValueError(
+                f"channels: {self.channels} must be a multiple of norm_groups "
+                f"({self.norm_groups}) and at most {2**14} at the deepest level"
+            )
+        if self.full_precision_up_levels > levels:
+            raise ValueError(
+                f"full_precision_up_levels: {self.full_precision_up_levels} of {levels} levels"
+            )
+        if any(not 0 <= level < levels for level in self.attention_levels):
+            raise ValueError(f"attention_levels: {self.attention_levels}, levels are 0..{levels - 1}")
+        if self.resampling == "consistent":
+            pairs = zip(self.multipliers, self.multipliers[1:], strict=False)
+            if any(deeper != 2 * shallower for shallower, deeper in pairs):
+                raise ValueError(
+                    f"multipliers: {self.multipliers} must double from level to level, since "
+                    "CP-Down doubles and CP-Up halves the channels"
+                )
+        return self
+
+
+class SR3Config(Config):
+    """SR3, the full-precision rival (spec §6); defaults are the paper's 55.4 M parameters."""
+
+    architecture: Literal["sr3"] = "sr3"
+    channels: PositiveInt = 64
+    multipliers: tuple[PositiveInt, ...] = (1, 2, 4, 8)
+    blocks_per_level: Annotated[int, Field(ge=1, le=16)] = 2
+    norm_groups: PositiveInt = 16
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width must be divisible by."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> SR3Config:
+        if self.channels % 2 or self.channels % self.norm_groups:
+            raise ValueError(
+                f"channels: {self.channels} must be even and a multiple of norm_groups "
+                f"({self.norm_groups})"
+            )
+        return self
+
+
+NetworkConfig = Annotated[BiDiffSRConfig | SR3Config, Field(discriminator="architecture")]
+
+
+class LinearSchedule(Config):
+    """The published noise schedule: betas linear in t, T timesteps (spec §3)."""
+
+    kind: Literal["linear"] = "linear"
+    timesteps: PositiveInt = 2000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+
+
+class AngularSchedule(Config):
+    """A short schedule at equal angles: signal cos(phi), noise sin(phi), phi = (t + 1) pi / 2T.
+
+    The last timestep holds no signal at all, so one step from it predicts the mean.
+    """
+
+    kind: Literal["angular"] = "angular"
+    timesteps: Annotated[int, Field(gt=0, le=1000)] = 8
+
+
+ScheduleConfig = Annotated[LinearSchedule | AngularSchedule, Field(discriminator="kind")]
+
+
+class DiffusionConfig(Config):
+    """What is diffused, how, and what the network predicts; defaults are the published chain."""
+
+    schedule: ScheduleConfig = LinearSchedule()
+    prediction: Literal["epsilon", "v", "sample"] = "epsilon"
+    variable: Literal["image", "residual"] = "image"
+    """Diffuse the picture itself, or its difference from the upscaled low-resolution picture."""
+    residual_scale: Annotated[float, Field(gt=0)] = 0.1
+    """A residual is divided by this before it is diffused; [0,1] picture units."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """The predicted clean variable is clipped to [-clip, clip] at each step; null: not at all."""
+    input_scaling: Literal["none", "signal"] = "none"
+    """"signal": the network sees the noisy variable times its signal level, so nothing but the
+    upscaled picture where the level is zero."""
+
+
+class SamplingConfig(Config):
+    """How a model file asks to be sampled where the user says nothing."""
+
+    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+    steps: PositiveInt = 50
+    spacing: Literal["leading", "trailing"] = "leading"
+    eta: Fraction = 0.0
+    noise_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Standard deviation of the start noise; below 1 trades detail for fidelity."""
+
+
+class ModelConfig(Config):
+    """All a model file says of itself beside its weights."""
+
+    network: NetworkConfig = BiDiffSRConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    scale: Annotated[int, Field(ge=1, le=16)] = 4
+    """The upscaling factor the weights were trained for."""
+    provenance: dict[str, str] = {}
+    """Free text by topic: data, licence, training cost, commit."""
+
+    @model_validator(mode="after")
+    def _check(self) -> ModelConfig:
+        timesteps = self.diffusion.schedule.timesteps
+        if self.sampling.steps > timesteps:
+            raise ValueError(f"sampling.steps: {self.sampling.steps} of {timesteps} timesteps")
+        if isinstance(self.network, BiDiffSRConfig) and self.network.timesteps != timesteps:
+            raise ValueError(
+                f"network.timesteps: {self.network.timesteps} differs from the schedule's "
+                f"{timesteps}"
+            )
+        return self
+
+
+class DataConfig(Config):
+    """Where training pictures come from and how crops are made."""
+
+    folders: tuple[Path, ...]
+    crop: PositiveInt = 256
+    """Side of the square high-resolution crop, pixels."""
+    cache: bool = True
+    """Keep decoded pictures in memory."""
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class OptimizerConfig(Config):
+    """Adam with warm-up, then a constant or cosine-decayed rate; defaults are the paper's."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    final_learning_rate: Annotated[float, Field(ge=0)] | None = None
+    """Where the cosine ends; null keeps the rate constant."""
+    warmup: Annotated[int, Field(ge=0)] = 0
+    betas: tuple[Fraction, Fraction] = (0.9, 0.99)
+    clip_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+
+
+class ValidationConfig(Config):
+    """What is scored while training."""
+
+    folders: tuple[Path, ...] = ()
+    every: PositiveInt = 1000
+    """Iterations between scorings."""
+    pictures: PositiveInt = 4
+    """How many pictures of each folder; the first of these also make the sample grid."""
+
+
+class TrainingConfig(Config):
+    """One training run, whole: the same file and the same state give the same weights."""
+
+    output: Path
+    model: ModelConfig = ModelConfig()
+    data: DataConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    validation: ValidationConfig = ValidationConfig()
+    loss: Literal["l1", "l2"] = "l1"
+    iterations: PositiveInt = 1_000_000
+    batch: PositiveInt = 16
+    start_probability: Fraction | None = None
+    """Share of samples trained at the last timestep, where sampling starts; the others are
+    uniform over the remaining timesteps. null: uniform over all."""
+    initialize_from: Path | None = None
+    """A model file whose weights training starts from."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    checkpoint_every: PositiveInt = 500
+    log_every: PositiveInt = 50
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    compile: bool = False
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Stop cleanly, with a checkpoint, after this long; the same command goes on."""
+
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+def parse_config(kind: type[ConfigType], values: Any, where: str) -> ConfigType:
+    """Validate plain data as ``kind``.
+
+    Raises:
+        ConfigError: naming ``where`` and the first key that does not fit.
+    """
+    try:
+        return kind.model_validate(values)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "configuration"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{where}: {key}: {message}") from None
+
+
+def load_yaml(path: Path) -> Any:
+    """Read one YAML document as plain data.
+
+    Raises:
+        ConfigError: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: is not YAML: {reason}") from None

@@ -1,0 +1,106 @@
+"""Training crops: pictures in folders, low-resolution partners made on the fly.
+
+Each sample is a pure function of (seed, index), so a run that stops and goes on sees the very
+samples an uninterrupted one sees, whatever the number of workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bidiffsr.errors import ConfigError
+from bidiffsr.images import find_images, from_float, read_image, to_float
+from bidiffsr.resize import cubic_upscale, imresize, mod_crop
+
+# Low-resolution pixels around a crop that the four-tap upscaling reads.
+_MARGIN = 3
+
+
+class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
+    """Pairs (picture, condition), both (3, crop, crop) float32 in [0, 1].
+
+    The low-resolution picture is MATLAB's antialiased bicubic of the whole picture, 8-bit; the
+    condition is OpenCV's bicubic upscale of it. Crops lie on the low-resolution grid; each is
+    flipped and turned by a quarter at random.
+
+    Args:
+        folders: where the pictures are.
+        scale: the factor between the two resolutions.
+        crop: side in high-resolution pixels, a multiple of ``scale``.
+        seed: of all random choices.
+        length: how many samples there are before the index ends.
+        cache: keep decoded pictures in memory.
+
+    Raises:
+        ConfigError: no usable pictures, or a crop that does not fit.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        scale: int,
+        crop: int,
+        seed: int,
+        length: int,
+        cache: bool = True,
+    ) -> None:
+        if crop % scale:
+            raise ConfigError(f"data.crop: {crop} must be a multiple of the scale, {scale}")
+        self.paths = find_images(folders)
+        self.scale = scale
+        self.crop = crop
+        self.seed = seed
+        self.length = length
+        self._pair = lru_cache(maxsize=None if cache else 1)(self._read_pair)
+
+    def __len__(self) -> int:
+        """The number of samples."""
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The sample ``index``, always the same for the same seed."""
+        random = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, index]))
+        high, low = self._pair(int(random.integers(len(self.paths))))
+        side = self.crop // self.scale
+        top, left = (int(random.integers(size - side + 1)) for size in low.shape[:2])
+        cond = self._condition(low, top, left, side)
+        high = high[top * self.scale :, left * self.scale :][: self.crop, : self.crop]
+        flip, turns = random.integers(2), int(random.integers(4))
+        return _to_tensor(to_float(high), flip, turns), _to_tensor(cond, flip, turns)
+
+    def _condition(
+        self, low: NDArray[np.uint8], top: int, left: int, side: int
+    ) -> NDArray[np.float32]:
+        """The upscaled crop, its border computed from the neighbours the whole picture has."""
+        above, before = min(top, _MARGIN), min(left, _MARGIN)
+        window = low[
+            top - above : top + side + _MARGIN,
+            left - before : left + side + _MARGIN,
+        ]
+        upscaled = cubic_upscale(to_float(window), self.scale)
+        return upscaled[above * self.scale :, before * self.scale :][: self.crop, : self.crop]
+
+    def _read_pair(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        path = self.paths[number]
+        high = from_float(to_float(read_image(path).pixels))  # 16 bits become 8
+        high = np.ascontiguousarray(mod_crop(high, self.scale))
+        if min(high.shape[:2]) < self.crop:
+            raise ConfigError(
+                f"{path}: {high.shape[1]}x{high.shape[0]} is smaller than the crop of "
+                f"{self.crop}; remove it or choose a smaller data.crop"
+            )
+        return high, imresize(high, 1 / self.scale)
+
+
+def _to_tensor(image: NDArray[np.float32], flip: int, turns: int) -> Tensor:
+    oriented = np.rot90(image[:, ::-1] if flip else image, turns)
+    return torch.from_numpy(np.ascontiguousarray(oriented.transpose(2, 0, 1)))

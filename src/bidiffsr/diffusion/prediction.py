@@ -1,0 +1,62 @@
+"""What a network predicts, and how the clean variable and the noise follow from it.
+
+Plain arithmetic: ``x`` may be a numpy array or a torch tensor, levels floats or like ``x``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+Array = Any
+"""A numpy array or a torch tensor."""
+
+
+class Prediction(Protocol):
+    """One prediction type; x = signal · clean + noise_level · noise throughout."""
+
+    def target(self, clean: Array, noise: Array, signal: Array, noise_level: Array) -> Array:
+        """What the network is trained to say."""
+        ...
+
+    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+        """(clean, noise) that follow from what the network said of ``x``."""
+        ...
+
+
+class Epsilon:
+    """The noise itself (Ho et al. 2020)."""
+
+    def target(self, clean: Array, noise: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.target``."""
+        return noise
+
+    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+        """See ``Prediction.split``; undefined where the signal level is 0."""
+        return (x - noise_level * said) / signal, said
+
+
+class Velocity:
+    """v = signal · noise - noise_level · clean (Salimans and Ho 2022, appendix D)."""
+
+    def target(self, clean: Array, noise: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.target``."""
+        return signal * noise - noise_level * clean
+
+    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+        """See ``Prediction.split``."""
+        return signal * x - noise_level * said, signal * said + noise_level * x
+
+
+class Sample:
+    """The clean variable."""
+
+    def target(self, clean: Array, noise: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.target``."""
+        return clean
+
+    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+        """See ``Prediction.split``."""
+        return said, (x - signal * said) / noise_level
+
+
+PREDICTIONS: dict[str, Prediction] = {"epsilon": Epsilon(), "v": Velocity(), "sample": Sample()}

@@ -1,0 +1,39 @@
+"""The exceptions bidiffsr raises on purpose.
+
+Each message is one line that says what was wrong, where, what was expected and how to mend it,
+so that a program may show it to its user as it is.
+"""
+
+from __future__ import annotations
+
+
+class BidiffsrError(Exception):
+    """Base of every error bidiffsr raises on purpose."""
+
+
+class ConfigError(BidiffsrError, ValueError):
+    """A configuration value or combination that cannot work."""
+
+
+class CheckpointError(BidiffsrError, ValueError):
+    """A weight file that is damaged, hostile, or does not fit the network."""
+
+
+class ImageError(BidiffsrError, ValueError):
+    """A picture that cannot be read, written, or is not in the stated form."""
+
+
+class MemoryEstimateError(BidiffsrError, MemoryError):
+    """A picture that would need more memory than there is."""
+
+
+class OutputError(BidiffsrError, OSError):
+    """A place that cannot be written to."""
+
+
+class TrainingError(BidiffsrError, RuntimeError):
+    """Training that cannot start, go on, or resume."""
+
+
+class NumericalError(BidiffsrError, ArithmeticError):
+    """A result that is not a picture: NaN, constant, or inconsistent with its input."""

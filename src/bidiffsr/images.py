@@ -1,0 +1,413 @@
+"""Pictures in and out of files, and the one place that states value ranges.
+
+===========  ===============  ==================================================
+dtype        range            where
+===========  ===============  ==================================================
+``uint8``    0 ... 255        files, `Image`
+``uint16``   0 ... 65535      files, `Image`
+``float32``  0.0 ... 1.0      everything that computes; 1.0 is 255 or 65535
+===========  ===============  ==================================================
+
+Arrays are height x width x channels, alpha is height x width. Sample values stay in the colour
+space of their file, gamma encoding included; the ICC profile that explains them travels along.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from bidiffsr.errors import ConfigError, ImageError, NumericalError, OutputError
+from bidiffsr.image_formats import (
+    FORMAT_BY_SUFFIX,
+    FORMATS,
+    Format,
+    format_of,
+    libvips,
+    libvips_reason,
+    metadata,
+    resolution,
+    with_metadata,
+)
+
+if TYPE_CHECKING:
+    import pyvips
+
+StrPath = str | os.PathLike[str]
+
+IMAGE_SUFFIXES = tuple(FORMAT_BY_SUFFIX)
+"""Lower-case suffixes of the pictures `write_image` writes and `find_images` finds."""
+
+MAX_PIXELS = 1 << 28
+"""Pictures of more pixels (268 million) are taken for decompression bombs unless told otherwise."""
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A decoded picture, upright, with what is needed to write it back faithfully.
+
+    Attributes:
+        pixels: (H, W, 3), uint8 or uint16; a grey picture has three equal channels.
+        alpha: (H, W), dtype of `pixels`, 0 is transparent; colour is not premultiplied by it.
+        grey: whether the file held grey samples, and should again.
+        icc: the ICC profile the samples are in; None means sRGB (or sRGB's grey).
+        dpi: horizontal and vertical resolution, dots per inch; None where the file states none.
+
+    Raises:
+        ImageError: the arrays are not of these shapes and dtypes.
+    """
+
+    pixels: NDArray[Any]
+    alpha: NDArray[Any] | None = None
+    grey: bool = False
+    icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        pixels, alpha = self.pixels, self.alpha
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+            raise ImageError(f"pixels have shape {pixels.shape}; expected height x width x 3")
+        if pixels.dtype not in (np.uint8, np.uint16):
+            raise ImageError(
+                f"pixels are {pixels.dtype}; expected uint8 or uint16; from_float makes them"
+            )
+        if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
+            raise ImageError(
+                f"alpha is {alpha.dtype} of shape {alpha.shape}; "
+                f"expected {pixels.dtype} of shape {pixels.shape[:2]}, like the pixels"
+            )
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.pixels.shape[0]
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.pixels.shape[1]
+
+
+def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
+    """Samples of any shape, uint8 or uint16, as float32 in [0, 1].
+
+    Raises:
+        ImageError: another dtype.
+    """
+    return np.divide(pixels, np.float32(_peak(pixels.dtype)), dtype=np.float32)
+
+
+def from_float(image: NDArray[np.floating], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    """Floats as uint8 or uint16 samples: clipped to [0, 1], scaled, rounded half up.
+
+    The inverse of `to_float`, exactly.
+
+    Raises:
+        ImageError: `image` is not floating point, or `dtype` is neither uint8 nor uint16.
+        NumericalError: `image` holds NaN, for which there is no sample value.
+    """
+    if not np.issubdtype(image.dtype, np.floating):
+        raise ImageError(f"picture is {image.dtype}; expected floats in [0, 1]; see to_float")
+    peak = _peak(dtype)
+    scaled = np.clip(image, 0, 1, dtype=np.promote_types(image.dtype, np.float32))
+    if np.isnan(scaled).any():
+        raise NumericalError("picture holds NaN; expected numbers in [0, 1]")
+    scaled *= peak
+    scaled += 0.5  # the conversion below drops the fraction, so this rounds half up
+    return scaled.astype(dtype)
+
+
+def premultiply(colour: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Colour weighted by its opacity: what may be filtered together with `alpha`.
+
+    Args:
+        colour: (H, W, C), float32 in [0, 1].
+        alpha: (H, W), float32 in [0, 1].
+    """
+    return np.multiply(colour, alpha[..., None], dtype=np.float32)
+
+
+def unpremultiply(colour: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of `premultiply`, clipped to [0, 1].
+
+    Where alpha is below half a 16-bit step, hence stored as 0, colour cannot be seen and is 0.
+    """
+    visible = alpha >= 0.5 / 65535
+    divisor = np.where(visible, alpha, np.inf)  # finite / inf is 0, without a warning
+    return np.clip(np.divide(colour, divisor[..., None], dtype=np.float32), 0, 1)
+
+
+def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
+    """Read a PNG, JPEG, WebP or TIFF picture; its contents decide which, not its name.
+
+    Palettes become RGB, fewer than 8 bits become 8, the EXIF orientation is applied. RGB and grey
+    samples keep their own colour space and profile; CMYK and Lab become sRGB (CMYK without a
+    profile is taken for libvips' generic one). A profile that does not fit its samples is ignored.
+    EXIF, XMP and IPTC are not kept.
+
+    Args:
+        path: the file.
+        max_pixels: refuse a picture of more pixels than this before decoding it.
+
+    Raises:
+        ImageError: the file is missing, empty, cut short, damaged, not such a picture, too large,
+            holds several pages or frames, or samples that are neither 8- nor 16-bit integers.
+    """
+    data = _read_bytes(path)
+    format_ = format_of(data)
+    if format_ is None:
+        wanted = ", ".join(known.name for known in FORMATS)
+        raise ImageError(
+            f"{_named(path)}: not a picture of a known kind; expected {wanted}; convert it"
+        )
+    try:
+        picture = format_.open(data)
+        _check_header(path, picture, max_pixels)
+        return _from_vips(_to_rgb_or_grey(path, picture))
+    except libvips().Error as error:
+        raise ImageError(
+            f"{_named(path)}: damaged or cut short ({libvips_reason(error)}); "
+            f"expected a whole {format_.name} file; fetch or export it again"
+        ) from error
+
+
+def write_image(path: StrPath, image: Image, *, overwrite: bool = False, quality: int = 95) -> None:
+    """Write `image` to `path`, in the format its suffix names; all of it, or nothing.
+
+    The picture goes to a temporary name in the same folder, onto the disk, then is renamed. If
+    anything fails, the temporary file is removed and an older file at `path` is as it was.
+
+    What a format cannot hold is reduced to the nearest it can: JPEG and WebP get 8 bits, rounded;
+    JPEG gets transparency blended onto white; WebP gets grey as RGB (in sRGB where a grey profile
+    applied). JPEG is 4:4:4; WebP is 4:2:0, as lossy WebP must be. PNG and TIFF lose nothing.
+
+    Args:
+        path: the file; its suffix is one of `IMAGE_SUFFIXES`, in either case.
+        image: the picture. Where `image.grey`, the mean of the three channels is written.
+        overwrite: whether an existing file may be replaced.
+        quality: 1 to 100, for JPEG and WebP.
+
+    Raises:
+        OutputError: see `check_output`; or the picture is larger than the format allows, or the
+            disk refuses it.
+        ConfigError: `quality` is out of range.
+    """
+    format_ = check_output(path, overwrite=overwrite)
+    if not 1 <= quality <= 100:
+        raise ConfigError(f"quality is {quality}; expected 1 to 100")
+    if max(image.height, image.width) > format_.largest_side:
+        raise OutputError(
+            f"{_named(path)}: the picture is {image.width}x{image.height}; {format_.name} holds at "
+            f"most {format_.largest_side} pixels a side; write .png or .tif instead"
+        )
+    try:
+        data = format_.encode(_to_vips(image, format_), quality)
+    except libvips().Error as error:
+        raise OutputError(
+            f"{_named(path)}: cannot be encoded as {format_.name} ({libvips_reason(error)}); "
+            "write .png or .tif instead"
+        ) from error
+    _replace_file(path, data, overwrite=overwrite)
+
+
+def check_output(path: StrPath, *, overwrite: bool = False) -> Format:
+    """Make sure, before long work, that `write_image` could write to `path`.
+
+    Raises:
+        OutputError: the suffix is unknown, the folder is missing or read-only, `path` exists and
+            must not be overwritten, or is something else than a file.
+    """
+    target = Path(path)
+    format_ = FORMAT_BY_SUFFIX.get(target.suffix.lower())
+    if format_ is None:
+        raise OutputError(
+            f"{_named(path)}: suffix {target.suffix!r} is no picture format's; "
+            f"expected one of {' '.join(IMAGE_SUFFIXES)}"
+        )
+    try:
+        mode = target.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        mode = None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{_named(path)}: cannot be a file ({_reason(error)})") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OutputError(f"{_named(path)}: exists and is no regular file; choose another name")
+    if mode is not None and not overwrite:
+        raise OutputError(f"{_named(path)}: exists already; remove it or allow overwriting")
+    if not target.parent.is_dir():
+        raise OutputError(f"{_named(path)}: its folder does not exist; create it first")
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{_named(path)}: its folder cannot be written to; choose another")
+    return format_
+
+
+def find_images(paths: StrPath | Iterable[StrPath], *, recursive: bool = False) -> list[Path]:
+    """Expand files and folders into picture files, each once.
+
+    Args:
+        paths: files, taken whatever their suffix, and folders, of which the files with one of
+            `IMAGE_SUFFIXES` are taken in order of name; hidden files and folders are skipped.
+        recursive: whether to look into folders inside folders (not through symbolic links).
+
+    Raises:
+        ImageError: a path does not exist, a folder cannot be listed, or there is no picture at all.
+    """
+    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    found: dict[Path, None] = {}
+    for path in map(Path, given):
+        if path.is_dir():
+            found.update(dict.fromkeys(_pictures_in(path, recursive=recursive)))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise ImageError(f"{_named(path)}: no such file or folder; check the name")
+    if not found:
+        where = ", ".join(map(_named, given)) or "no paths"
+        raise ImageError(f"{where}: no pictures; expected files ending {' '.join(IMAGE_SUFFIXES)}")
+    return list(found)
+
+
+def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        raise ImageError(f"{_named(error.filename)}: cannot be listed ({_reason(error)})")
+
+    pictures = []
+    for parent, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        pictures += [
+            Path(parent, name)
+            for name in files
+            if not name.startswith(".") and Path(name).suffix.lower() in FORMAT_BY_SUFFIX
+        ]
+    return sorted(pictures)
+
+
+def _read_bytes(path: StrPath) -> bytes:
+    # Python reads the file because libvips gives some names a meaning of its own ("a[page=1].tif").
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise ImageError(f"{_named(path)}: no such file; check the name") from error
+    except IsADirectoryError as error:
+        raise ImageError(f"{_named(path)}: is a folder; expected a picture file") from error
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{_named(path)}: cannot be read ({_reason(error)})") from error
+    if not data:
+        raise ImageError(f"{_named(path)}: is empty; expected a picture; fetch it again")
+    return data
+
+
+def _check_header(path: StrPath, picture: pyvips.Image, max_pixels: int) -> None:
+    pages = metadata(picture, "n-pages", 1)
+    if pages > 1:
+        raise ImageError(
+            f"{_named(path)}: holds {pages} pages or frames; expected one; split it first"
+        )
+    if picture.width * picture.height > max_pixels:
+        raise ImageError(
+            f"{_named(path)}: says it is {picture.width}x{picture.height}; expected at most "
+            f"{max_pixels} pixels in all; crop it or raise max_pixels"
+        )
+
+
+def _to_rgb_or_grey(path: StrPath, picture: pyvips.Image) -> pyvips.Image:
+    """One to four bands of 8 or 16 bits, the second or fourth being alpha."""
+    if picture.interpretation == "cmyk":
+        depth = 16 if picture.format == "ushort" else 8
+        picture = picture.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
+    elif picture.interpretation in ("lab", "labs"):
+        picture = picture.colourspace("srgb")
+    if picture.format not in ("uchar", "ushort") or picture.bands > 4:
+        raise ImageError(
+            f"{_named(path)}: holds {picture.bands} bands of {picture.format} samples; "
+            "expected grey or RGB of 8 or 16 bits, with or without alpha; convert it"
+        )
+    return picture
+
+
+def _from_vips(picture: pyvips.Image) -> Image:
+    dpi = resolution(picture)
+    profile = metadata(picture, "icc-profile-data", b"")
+    orientation = metadata(picture, "orientation", 1)
+    if orientation > 1:
+        picture = picture.copy_memory().autorot()  # turning needs more than one pass from the top
+        if dpi and orientation >= 5:
+            dpi = dpi[1], dpi[0]
+    samples = picture.numpy().reshape(picture.height, picture.width, picture.bands)
+    grey = picture.bands < 3
+    colours = 1 if grey else 3
+    return Image(
+        pixels=np.repeat(samples[..., :colours], 3 // colours, axis=2),
+        alpha=samples[..., colours].copy() if picture.bands > colours else None,
+        grey=grey,
+        icc=profile if profile[16:20] == (b"GRAY" if grey else b"RGB ") else None,
+        dpi=dpi,
+    )
+
+
+def _to_vips(image: Image, format_: Format) -> pyvips.Image:
+    """What will be encoded: `image`, less what the format cannot hold."""
+    pixels, alpha = image.pixels, image.alpha
+    if pixels.dtype == np.uint16 and not format_.sixteen_bit:
+        pixels = from_float(to_float(pixels), np.uint8)
+        alpha = None if alpha is None else from_float(to_float(alpha), np.uint8)
+    if image.grey:
+        # The three channels are three estimates of one value; their mean rounds to nearest.
+        total = pixels[..., :1] + pixels[..., 1:2].astype(np.uint32) + pixels[..., 2:]
+        pixels = ((total + 1) // 3).astype(pixels.dtype)
+    samples = pixels if alpha is None else np.concatenate([pixels, alpha[..., None]], axis=2)
+    spaces = ("b-w", "grey16") if image.grey else ("srgb", "rgb16")
+    space = spaces[samples.dtype == np.uint16]
+    picture = libvips().Image.new_from_array(np.ascontiguousarray(samples), interpretation=space)
+    picture = with_metadata(picture, dpi=image.dpi, icc=image.icc)
+    if alpha is not None and not format_.alpha:
+        white = _peak(samples.dtype)
+        picture = picture.flatten(background=[white], max_alpha=white)
+    if image.grey and image.icc is not None and not format_.grey:
+        picture = picture.icc_transform("srgb", embedded=True)
+    return picture
+
+
+def _replace_file(path: StrPath, data: bytes, *, overwrite: bool) -> None:
+    target = Path(path).resolve()  # through a symbolic link, rather than in place of it
+    temporary = target.with_name(f".bidiffsr-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists() and not overwrite:  # encoding took a while
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(
+            f"{_named(path)}: cannot be written ({_reason(error)}); nothing was changed"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _peak(dtype: DTypeLike) -> int:
+    dtype = np.dtype(dtype)
+    if dtype not in (np.uint8, np.uint16):
+        raise ImageError(f"samples are {dtype}; expected uint8 or uint16")
+    return int(np.iinfo(dtype).max)
+
+
+def _named(path: StrPath) -> str:
+    """The path for a message, which stays one line whatever the path holds."""
+    name = os.fspath(path)
+    return name if name.isprintable() else repr(name)
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,261 @@
+"""The training loop: a generator that yields after every iteration.
+
+Every random choice of iteration i is a function of (seed, i): crops, timesteps, noise, dropout.
+With the checkpointed weights, averages and optimizer moments this makes a resumed run equal, bit
+for bit, to an uninterrupted one on the same machine.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Subset
+
+from bidiffsr.checkpoint import load_model, save_model, write_atomically
+from bidiffsr.config import OptimizerConfig, TrainingConfig
+from bidiffsr.data.crops import TrainingCrops
+from bidiffsr.diffusion.process import Diffusion
+from bidiffsr.errors import TrainingError
+from bidiffsr.nn import build_network
+from bidiffsr.training.log import TrainingLog
+from bidiffsr.training.validation import Validation
+
+STATE_NAME = "state.pt"
+MODEL_NAME = "model.safetensors"
+CONFIG_KEY = "config"
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """What is known after one iteration."""
+
+    iteration: int
+    """Finished iterations."""
+    iterations: int
+    loss: float | None
+    """Mean loss since the last report; None between reports."""
+    seconds_per_iteration: float
+    scores: dict[str, float] | None
+    """Validation scores, where this iteration was scored."""
+
+
+def train(config: TrainingConfig) -> Iterator[TrainingProgress]:
+    """Train, or go on training, what ``config`` describes.
+
+    The run's folder holds ``state.pt`` (everything needed to go on), ``model.safetensors`` (the
+    averaged weights, whole, for `upscale`, `eval` and ``initialize_from``), ``log.jsonl``,
+    ``tensorboard/`` and ``samples/``. Closing the generator saves the state first.
+
+    Yields:
+        ``TrainingProgress`` after every iteration.
+
+    Raises:
+        TrainingError: the folder holds another run's state, or the loss is no number.
+        ConfigError, ImageError, CheckpointError, OutputError: as their sources say.
+    """
+    run = _Run(config)
+    last = config.iterations
+    if run.iteration >= last:
+        return
+    validation = Validation(config.validation, config.model, config.output)
+    started, first, reported = time.monotonic(), run.iteration, run.iteration
+    total = torch.zeros((), device=run.fabric.device)
+    saved = run.iteration
+    with TrainingLog(config.output, run.iteration) as log:
+        try:
+            for pictures, conds in run.batches():
+                total += run.step(pictures, conds)
+                iteration = run.iteration
+                loss = scores = None
+                if iteration % config.log_every == 0 or iteration == last:
+                    loss = float(total) / (iteration - reported)
+                    if not math.isfinite(loss):
+                        raise TrainingError(
+                            f"{config.output}: the loss is {loss} at iteration {iteration}; lower "
+                            "optimizer.learning_rate and start from the last checkpoint"
+                        )
+                    rate = learning_rate(config.optimizer, iteration - 1, last)
+                    log.write(iteration, {"loss": loss, "learning_rate": rate})
+                    total.zero_()
+                    reported = iteration
+                if validation.due(iteration, last):
+                    scores = validation.run(run.average.module, iteration)
+                    log.write(iteration, scores)
+                elapsed = time.monotonic() - started
+                out_of_time = config.minutes is not None and elapsed > config.minutes * 60
+                if iteration % config.checkpoint_every == 0 or iteration == last or out_of_time:
+                    run.save()
+                    saved = iteration
+                per_iteration = elapsed / (iteration - first)
+                yield TrainingProgress(iteration, last, loss, per_iteration, scores)
+                if out_of_time:
+                    return
+        except GeneratorExit:
+            if saved != run.iteration:
+                run.save()
+            raise
+
+
+def learning_rate(config: OptimizerConfig, iteration: int, iterations: int) -> float:
+    """The rate at ``iteration``, from 0: linear warm-up, then constant or a half cosine."""
+    warm = min(1.0, (iteration + 1) / (config.warmup + 1))
+    if config.final_learning_rate is None:
+        return warm * config.learning_rate
+    done = min(1.0, iteration / iterations)
+    final = config.final_learning_rate
+    cosine = 0.5 * (1 + math.cos(math.pi * done))
+    return warm * (final + (config.learning_rate - final) * cosine)
+
+
+class _Run:
+    """The state of a run and one step of it."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.iteration = 0
+        self.diffusion = Diffusion(config.model.diffusion)
+        self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
+        torch.manual_seed(config.seed)
+        self.network = build_network(config.model.network)
+        if config.initialize_from is not None:
+            self._initialize(config.initialize_from)
+        # The first answer is then the variable's mean, 0, and not noise to be unlearned.
+        elif config.model.diffusion.variable == "residual":
+            nn.init.zeros_(self.network.tail.weight)  # type: ignore[arg-type]
+            nn.init.zeros_(self.network.tail.bias)  # type: ignore[arg-type]
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=1.0, betas=config.optimizer.betas
+        )
+        self.model, self._fabric_optimizer = self.fabric.setup(self.network, self.optimizer)
+        self.average = AveragedModel(
+            self.network, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay)
+        )
+        self._restore()
+        self._forward = torch.compile(self.model) if config.compile else self.model
+        device = self.fabric.device
+        schedule = self.diffusion.schedule
+        self._signal = torch.tensor(schedule.signal, dtype=torch.float32, device=device)
+        self._noise = torch.tensor(schedule.noise, dtype=torch.float32, device=device)
+
+    def batches(self) -> Iterator[list[Tensor]]:
+        """The batches of the iterations still to do, in order."""
+        config = self.config
+        crops = TrainingCrops(
+            config.data.folders,
+            scale=config.model.scale,
+            crop=config.data.crop,
+            seed=config.seed,
+            length=config.iterations * config.batch,
+            cache=config.data.cache,
+        )
+        remaining = Subset(crops, range(self.iteration * config.batch, len(crops)))
+        workers = config.data.workers
+        loader: DataLoader[Any] = DataLoader(
+            remaining,
+            batch_size=config.batch,
+            num_workers=workers,
+            pin_memory=self.fabric.device.type == "cuda",
+            persistent_workers=workers > 0,
+        )
+        return iter(self.fabric.setup_dataloaders(loader))
+
+    def step(self, pictures: Tensor, conds: Tensor) -> Tensor:
+        """One update; returns the loss, detached."""
+        config = self.config
+        torch.manual_seed(_mix(config.seed, self.iteration))  # dropout, timesteps and noise
+        timesteps = self._draw_timesteps(len(pictures))
+        clean = self.diffusion.to_variable(pictures, conds)
+        noise = torch.randn_like(clean)
+        signal = self._signal[timesteps][:, None, None, None]
+        noise_level = self._noise[timesteps][:, None, None, None]
+        noisy = signal * clean + noise_level * noise
+        target = self.diffusion.prediction.target(clean, noise, signal, noise_level)
+
+        self.network.train()
+        said = self._forward(self.diffusion.network_input(noisy, signal), conds, timesteps)
+        loss = _LOSSES[config.loss](said.float(), target)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.optimizer, self.iteration, config.iterations)
+        self._fabric_optimizer.zero_grad()
+        self.fabric.backward(loss)
+        if config.optimizer.clip_norm is not None:
+            self.fabric.clip_gradients(
+                self.model, self._fabric_optimizer, max_norm=config.optimizer.clip_norm
+            )
+        self._fabric_optimizer.step()
+        self.average.update_parameters(self.network)
+        self.iteration += 1
+        return loss.detach()
+
+    def _draw_timesteps(self, count: int) -> Tensor:
+        total = len(self.diffusion.schedule)
+        share = self.config.start_probability
+        device = self.fabric.device
+        if share is None or total == 1:
+            return torch.randint(total, (count,)).to(device)
+        at_start = torch.rand(count) < share
+        elsewhere = torch.randint(total - 1, (count,))
+        return torch.where(at_start, total - 1, elsewhere).to(device)
+
+    def _initialize(self, path: Path) -> None:
+        network, other = load_model(path)
+        if other.network != self.config.model.network:
+            raise TrainingError(
+                f"{path}: holds another network than model.network; make them the same"
+            )
+        self.network.load_state_dict(network.state_dict())
+
+    def save(self) -> None:
+        """Write the state and the averaged weights, each whole or not at all."""
+        state = {
+            CONFIG_KEY: self._fingerprint(),
+            "iteration": self.iteration,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        write_atomically(self.config.output / STATE_NAME, lambda path: torch.save(state, path))
+        save_model(self.config.output / MODEL_NAME, self.average.module, self.config.model)
+
+    def _restore(self) -> None:
+        path = self.config.output / STATE_NAME
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            saved = state[CONFIG_KEY]
+        except Exception as error:  # torch raises many kinds for damaged files
+            raise TrainingError(
+                f"{path}: cannot be read ({type(error).__name__}); delete it to start anew"
+            ) from None
+        if saved != self._fingerprint():
+            raise TrainingError(
+                f"{path}: is of a run with another configuration; choose another output or "
+                "delete it"
+            )
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.iteration = state["iteration"]
+
+    def _fingerprint(self) -> str:
+        """The configuration but for what does not change the weights."""
+        free = {"output", "validation", "checkpoint_every", "log_every", "minutes", "accelerator"}
+        return self.config.model_dump_json(exclude=free)
+
+
+_LOSSES = {"l1": nn.functional.l1_loss, "l2": nn.functional.mse_loss}
+
+
+def _mix(seed: int, iteration: int) -> int:
+    """A seed of its own for each iteration (the golden-ratio hash of Knuth, 64 bits)."""
+    return (seed + (iteration + 1) * 0x9E3779B97F4A7C15) % 2**63

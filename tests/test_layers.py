@@ -1,0 +1,177 @@
+"""The house's layers: imports go one way, and inference stays free of torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "src" / "bidiffsr"
+
+# Part of the package -> the parts it may import, anywhere in its files (inside functions and
+# under TYPE_CHECKING too). "bidiffsr" stands for the names of __init__.py. Bottom first.
+_BASE = {"errors", "config"}
+_DIFFUSION = {*_BASE, "diffusion"}
+_PICTURES = {"errors", "images", "resize"}
+_NETWORKS = {*_BASE, "binary", "nn"}
+LAYERS: dict[str, set[str]] = {
+    "errors": set(),
+    "config": {"errors"},
+    "resize": {"errors"},
+    "image_formats": {"errors"},
+    "images": {"errors", "image_formats"},
+    "binary": _BASE,
+    "nn": {*_BASE, "binary"},
+    "checkpoint": _NETWORKS,
+    "diffusion": _BASE,
+    "torch_backend": {*_NETWORKS, "checkpoint", "diffusion"},
+    "evaluation": _PICTURES,
+    "upscale": {*_PICTURES, *_DIFFUSION, "torch_backend"},
+    "data": _PICTURES | _BASE,
+    "training": {
+        *_PICTURES, *_DIFFUSION, *_NETWORKS, "torch_backend", "checkpoint", "upscale", "data",
+        "evaluation",
+    },
+    "bidiffsr": {*_PICTURES, *_BASE, "upscale"},
+    "cli": {
+        *_PICTURES, *_DIFFUSION, *_NETWORKS, "torch_backend", "checkpoint", "upscale", "data",
+        "evaluation", "training", "bidiffsr",
+    },
+    "__main__": {"cli"},
+}  # fmt: skip
+
+# The only parts whose modules may import torch when they are themselves imported.
+TORCH_PARTS = {"binary", "nn", "checkpoint", "torch_backend", "data", "training"}
+
+# Test oracles and libraries with a better replacement: imported nowhere in the package.
+NEVER = {"PIL", "scipy", "cv2", "diffusers", "torchvision", "basicsr", "pyiqa"}
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """`bidiffsr.nn.unet` -> `nn`; `bidiffsr` and names defined in its __init__ -> `bidiffsr`."""
+    names = module.split(".")
+    if len(names) == 1:
+        return names[0]
+    directory = PACKAGE / names[1]
+    is_module = directory.with_suffix(".py").exists() or directory.is_dir()
+    return names[1] if is_module or names[1] in LAYERS else "bidiffsr"
+
+
+def module_name(path: Path) -> str:
+    """The dotted name of a file of the package."""
+    names = list(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def imported_names(tree: ast.AST, path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of everything the nodes of `tree` import."""
+    package = module_name(path).split(".")
+    if path.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = len(package) - node.level + 1 if node.level else 0
+            source = ".".join([*package[:up], *filter(None, [node.module])])
+            yield from ((node.lineno, f"{source}.{alias.name}") for alias in node.names)
+
+
+def upward_imports(path: Path, text: str) -> list[str]:
+    """One line for each import in `text`, the file at `path`, that LAYERS does not allow."""
+    part = part_of(module_name(path))
+    allowed = LAYERS.get(part, set()) | {part}
+    return [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: {part} may not import {name}"
+        for line, name in imported_names(ast.parse(text), path)
+        if name.split(".")[0] == "bidiffsr" and part_of(name) not in allowed
+    ]
+
+
+def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """The import statements that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            yield from outside_functions(ast.Module(node.orelse, []))
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            yield from outside_functions(node)
+
+
+def test_the_table_has_no_circle() -> None:
+    placed: set[str] = set()
+    waiting = dict(LAYERS)
+    while waiting:
+        ready = {part for part, below in waiting.items() if below <= placed}
+        assert ready, f"these parts import each other in a circle: {sorted(waiting)}"
+        placed |= ready
+        waiting = {part: below for part, below in waiting.items() if part not in ready}
+
+
+def test_every_part_is_in_the_table() -> None:
+    parts = {part_of(module_name(path)) for path in MODULES}
+    assert parts <= set(LAYERS), "give each new part its row in LAYERS"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_go_one_way(path: Path) -> None:
+    assert upward_imports(path, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_torch_is_imported_only_where_it_is_needed(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if part_of(module_name(path)) in TORCH_PARTS:
+        return
+    at_import = [
+        name
+        for node in outside_functions(tree)
+        for _, name in imported_names(node, path)
+        if name.split(".")[0] == "torch"
+    ]
+    assert at_import == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_oracles_and_replaced_libraries_are_never_imported(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not NEVER & {name.split(".")[0] for _, name in imported_names(tree, path)}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "refused"),
+    [
+        ("nn/unet.py", "from bidiffsr.training import fit", True),
+        ("nn/unet.py", "from bidiffsr import training", True),
+        ("nn/unet.py", "import bidiffsr.training.fit", True),
+        ("nn/unet.py", "from ..training import fit", True),
+        ("nn/unet.py", "from .. import upscale", True),
+        ("nn/unet.py", "def f():\n    from bidiffsr import cli", True),
+        ("nn/unet.py", "from bidiffsr import Upscaler", True),
+        ("nn/__init__.py", "from ..training import fit", True),
+        ("nn/__init__.py", "from .blocks import ResidualBlock", False),
+        ("nn/unet.py", "from .blocks import ResidualBlock", False),
+        ("nn/unet.py", "from bidiffsr.binary.layers import BinaryConv2d", False),
+        ("nn/unet.py", "import torch", False),
+        ("cli.py", "from bidiffsr import Upscaler", False),
+    ],
+)
+def test_the_check_itself(file: str, text: str, refused: bool) -> None:
+    assert bool(upward_imports(PACKAGE / file, text)) is refused
+
+
+@pytest.mark.parametrize("module", ["bidiffsr", "bidiffsr.diffusion.noise"])
+def test_importing_does_not_load_heavy_libraries(module: str) -> None:
+    heavy = ["torch", "PIL", "pyvips", "scipy"]
+    program = f"import sys, {module}; print(*(name for name in {heavy!r} if name in sys.modules))"
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.split() == []
