@@ -37,7 +37,7 @@ lint: setup ## check style, formatting and types
 
 demo: setup ## upscale the example picture
 	@mkdir -p $(dir $(DEMO_OUT))
-	$(BIN)/bidiffsr upscale $(DEMO_IN) -o $(DEMO_OUT)
+	$(BIN)/bidiffsr upscale $(DEMO_IN) -o $(DEMO_OUT) --overwrite
 	@echo "result: $(DEMO_OUT) (4 times the size of $(DEMO_IN))"
 
 bench: setup ## measure speed on this machine

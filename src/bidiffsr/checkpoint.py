@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,8 @@ from bidiffsr.config import (
     load_yaml,
     parse_config,
 )
-from bidiffsr.errors import CheckpointError, ConfigError, OutputError
+from bidiffsr.errors import CheckpointError, ConfigError
+from bidiffsr.files import write_atomically
 from bidiffsr.nn import BiDiffSRUNet, build_network
 from bidiffsr.nn.blocks import ConsistentDown, ConsistentUp, ResidualBlock, ShuffleFusion
 
@@ -202,30 +202,6 @@ def load_model(path: Path) -> tuple[nn.Module, ModelConfig]:
     except ConfigError as error:
         raise CheckpointError(str(error)) from None
     return _load_into(config.network, state, path), config
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a temporary path beside ``path``, then rename it to ``path``.
-
-    Raises:
-        OutputError: the place cannot be written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); check the folder") from None
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); check the disk") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _pack(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -73,7 +73,9 @@ class BiDiffSRConfig(Config):
                 f"full_precision_up_levels: {self.full_precision_up_levels} of {levels} levels"
             )
         if any(not 0 <= level < levels for level in self.attention_levels):
-            raise ValueError(f"attention_levels: {self.attention_levels}, levels are 0..{levels - 1}")
+            raise ValueError(
+                f"attention_levels: {self.attention_levels}, levels are 0 to {levels - 1}"
+            )
         if self.resampling == "consistent":
             pairs = zip(self.multipliers, self.multipliers[1:], strict=False)
             if any(deeper != 2 * shallower for shallower, deeper in pairs):
@@ -189,6 +191,8 @@ class DataConfig(Config):
     """Where training pictures come from and how crops are made."""
 
     folders: tuple[Path, ...]
+    exclude: tuple[str, ...] = ()
+    """File names that are left out."""
     crop: PositiveInt = 256
     """Side of the square high-resolution crop, pixels."""
     cache: bool = True

@@ -14,9 +14,7 @@ space of their file, gamma encoding included; the ICC profile that explains them
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidiffsr.errors import ConfigError, ImageError, NumericalError, OutputError
+from bidiffsr.files import StrPath, printable, reason, write_atomically
 from bidiffsr.image_formats import (
     FORMAT_BY_SUFFIX,
     FORMATS,
@@ -41,8 +40,6 @@ from bidiffsr.image_formats import (
 
 if TYPE_CHECKING:
     import pyvips
-
-StrPath = str | os.PathLike[str]
 
 IMAGE_SUFFIXES = tuple(FORMAT_BY_SUFFIX)
 """Lower-case suffixes of the pictures `write_image` writes and `find_images` finds."""
@@ -167,7 +164,7 @@ def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
     if format_ is None:
         wanted = ", ".join(known.name for known in FORMATS)
         raise ImageError(
-            f"{_named(path)}: not a picture of a known kind; expected {wanted}; convert it"
+            f"{printable(path)}: not a picture of a known kind; expected {wanted}; convert it"
         )
     try:
         picture = format_.open(data)
@@ -175,7 +172,7 @@ def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
         return _from_vips(_to_rgb_or_grey(path, picture))
     except libvips().Error as error:
         raise ImageError(
-            f"{_named(path)}: damaged or cut short ({libvips_reason(error)}); "
+            f"{printable(path)}: damaged or cut short ({libvips_reason(error)}); "
             f"expected a whole {format_.name} file; fetch or export it again"
         ) from error
 
@@ -206,17 +203,17 @@ def write_image(path: StrPath, image: Image, *, overwrite: bool = False, quality
         raise ConfigError(f"quality is {quality}; expected 1 to 100")
     if max(image.height, image.width) > format_.largest_side:
         raise OutputError(
-            f"{_named(path)}: the picture is {image.width}x{image.height}; {format_.name} holds at "
-            f"most {format_.largest_side} pixels a side; write .png or .tif instead"
+            f"{printable(path)}: the picture is {image.width}x{image.height}; {format_.name} holds "
+            f"at most {format_.largest_side} pixels a side; write .png or .tif instead"
         )
     try:
         data = format_.encode(_to_vips(image, format_), quality)
     except libvips().Error as error:
         raise OutputError(
-            f"{_named(path)}: cannot be encoded as {format_.name} ({libvips_reason(error)}); "
+            f"{printable(path)}: cannot be encoded as {format_.name} ({libvips_reason(error)}); "
             "write .png or .tif instead"
         ) from error
-    _replace_file(path, data, overwrite=overwrite)
+    write_atomically(path, lambda temporary: temporary.write_bytes(data), overwrite=overwrite)
 
 
 def check_output(path: StrPath, *, overwrite: bool = False) -> Format:
@@ -230,7 +227,7 @@ def check_output(path: StrPath, *, overwrite: bool = False) -> Format:
     format_ = FORMAT_BY_SUFFIX.get(target.suffix.lower())
     if format_ is None:
         raise OutputError(
-            f"{_named(path)}: suffix {target.suffix!r} is no picture format's; "
+            f"{printable(path)}: suffix {target.suffix!r} is no picture format's; "
             f"expected one of {' '.join(IMAGE_SUFFIXES)}"
         )
     try:
@@ -238,15 +235,15 @@ def check_output(path: StrPath, *, overwrite: bool = False) -> Format:
     except (FileNotFoundError, NotADirectoryError):
         mode = None
     except (OSError, ValueError) as error:
-        raise OutputError(f"{_named(path)}: cannot be a file ({_reason(error)})") from error
+        raise OutputError(f"{printable(path)}: cannot be a file ({reason(error)})") from error
     if mode is not None and not stat.S_ISREG(mode):
-        raise OutputError(f"{_named(path)}: exists and is no regular file; choose another name")
+        raise OutputError(f"{printable(path)}: exists and is no regular file; choose another name")
     if mode is not None and not overwrite:
-        raise OutputError(f"{_named(path)}: exists already; remove it or allow overwriting")
+        raise OutputError(f"{printable(path)}: exists already; remove it or allow overwriting")
     if not target.parent.is_dir():
-        raise OutputError(f"{_named(path)}: its folder does not exist; create it first")
+        raise OutputError(f"{printable(path)}: its folder does not exist; create it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"{_named(path)}: its folder cannot be written to; choose another")
+        raise OutputError(f"{printable(path)}: its folder cannot be written to; choose another")
     return format_
 
 
@@ -269,16 +266,16 @@ def find_images(paths: StrPath | Iterable[StrPath], *, recursive: bool = False) 
         elif path.exists():
             found[path] = None
         else:
-            raise ImageError(f"{_named(path)}: no such file or folder; check the name")
+            raise ImageError(f"{printable(path)}: no such file or folder; check the name")
     if not found:
-        where = ", ".join(map(_named, given)) or "no paths"
+        where = ", ".join(map(printable, given)) or "no paths"
         raise ImageError(f"{where}: no pictures; expected files ending {' '.join(IMAGE_SUFFIXES)}")
     return list(found)
 
 
 def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
     def refuse(error: OSError) -> None:
-        raise ImageError(f"{_named(error.filename)}: cannot be listed ({_reason(error)})")
+        raise ImageError(f"{printable(error.filename)}: cannot be listed ({reason(error)})")
 
     pictures = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
@@ -296,13 +293,13 @@ def _read_bytes(path: StrPath) -> bytes:
     try:
         data = Path(path).read_bytes()
     except FileNotFoundError as error:
-        raise ImageError(f"{_named(path)}: no such file; check the name") from error
+        raise ImageError(f"{printable(path)}: no such file; check the name") from error
     except IsADirectoryError as error:
-        raise ImageError(f"{_named(path)}: is a folder; expected a picture file") from error
+        raise ImageError(f"{printable(path)}: is a folder; expected a picture file") from error
     except (OSError, ValueError) as error:
-        raise ImageError(f"{_named(path)}: cannot be read ({_reason(error)})") from error
+        raise ImageError(f"{printable(path)}: cannot be read ({reason(error)})") from error
     if not data:
-        raise ImageError(f"{_named(path)}: is empty; expected a picture; fetch it again")
+        raise ImageError(f"{printable(path)}: is empty; expected a picture; fetch it again")
     return data
 
 
@@ -310,11 +307,11 @@ def _check_header(path: StrPath, picture: pyvips.Image, max_pixels: int) -> None
     pages = metadata(picture, "n-pages", 1)
     if pages > 1:
         raise ImageError(
-            f"{_named(path)}: holds {pages} pages or frames; expected one; split it first"
+            f"{printable(path)}: holds {pages} pages or frames; expected one; split it first"
         )
     if picture.width * picture.height > max_pixels:
         raise ImageError(
-            f"{_named(path)}: says it is {picture.width}x{picture.height}; expected at most "
+            f"{printable(path)}: says it is {picture.width}x{picture.height}; expected at most "
             f"{max_pixels} pixels in all; crop it or raise max_pixels"
         )
 
@@ -328,7 +325,7 @@ def _to_rgb_or_grey(path: StrPath, picture: pyvips.Image) -> pyvips.Image:
         picture = picture.colourspace("srgb")
     if picture.format not in ("uchar", "ushort") or picture.bands > 4:
         raise ImageError(
-            f"{_named(path)}: holds {picture.bands} bands of {picture.format} samples; "
+            f"{printable(path)}: holds {picture.bands} bands of {picture.format} samples; "
             "expected grey or RGB of 8 or 16 bits, with or without alpha; convert it"
         )
     return picture
@@ -377,37 +374,8 @@ def _to_vips(image: Image, format_: Format) -> pyvips.Image:
     return picture
 
 
-def _replace_file(path: StrPath, data: bytes, *, overwrite: bool) -> None:
-    target = Path(path).resolve()  # through a symbolic link, rather than in place of it
-    temporary = target.with_name(f".bidiffsr-{secrets.token_hex(8)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists() and not overwrite:  # encoding took a while
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(
-            f"{_named(path)}: cannot be written ({_reason(error)}); nothing was changed"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def _peak(dtype: DTypeLike) -> int:
     dtype = np.dtype(dtype)
     if dtype not in (np.uint8, np.uint16):
         raise ImageError(f"samples are {dtype}; expected uint8 or uint16")
     return int(np.iinfo(dtype).max)
-
-
-def _named(path: StrPath) -> str:
-    """The path for a message, which stays one line whatever the path holds."""
-    name = os.fspath(path)
-    return name if name.isprintable() else repr(name)
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return getattr(error, "strerror", None) or str(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -27,6 +28,8 @@ _PAD_MULTIPLE = 8
 # A result shrunk again may differ from the input by this much (RMS, [0, 1]) and no more: sound
 # results stay an order of magnitude below, a result that has lost the picture far above.
 _MAX_INCONSISTENCY = 0.1
+# Differences in a picture, [0, 1], that a sound result may have smoothed away.
+_FAINT = 0.02
 
 
 class Backend(Protocol):
@@ -77,7 +80,7 @@ class Upscaler:
 
         Raises:
             CheckpointError: the file is missing, damaged, or no model.
-            ConfigError: PyTorch, which runs the network, is not installed.
+            ConfigError: PyTorch, which runs the network, is not installed, or has no ``device``.
         """
         try:
             from bidiffsr.torch_backend import TorchBackend
@@ -85,12 +88,14 @@ class Upscaler:
             raise ConfigError(
                 f"{error.name} is not installed; pip install 'bidiffsr[torch]'"
             ) from None
-        if str(model) == "default":
-            with as_file(files("bidiffsr") / "weights" / "default.safetensors") as path:
-                backend, config = TorchBackend.load(path, device)
-        else:
-            backend, config = TorchBackend.load(Path(model), device)
-        return cls(backend, config)
+        try:
+            with find_model(model) as path:
+                return cls(*TorchBackend.load(path, device))
+        except (RuntimeError, AssertionError) as error:  # PyTorch's ways to refuse a device
+            if device is None:
+                raise
+            reason = str(error).strip().partition("\n")[0]
+            raise ConfigError(f"device {device!r} cannot be used: {reason}; try 'cpu'") from None
 
     def __call__(
         self,
@@ -112,8 +117,8 @@ class Upscaler:
             samples: how many different results to draw.
 
         Returns:
-            The like of ``image``: an array of the same dtype and channels for an array or a path,
-            a PIL image for a PIL image; a list of them where ``samples`` > 1.
+            The like of ``image``: an array of the same dtype and channels for an array, (H, W, 3)
+            or (H, W, 4) for a path, a PIL image for a PIL image; a list where ``samples`` > 1.
 
         Raises:
             ImageError: ``image`` is none of these, or cannot be read.
@@ -156,6 +161,16 @@ class Upscaler:
                     result = _finish(picture, image, opacity, scale / factor, scale)
                 yield UpscaleStep(sample, samples, done, step.count, result)
 
+    def check_settings(
+        self, *, scale: float | None = None, steps: int | None = None, samples: int = 1
+    ) -> float:
+        """Make sure, before any work, that these settings suit the model; returns the scale.
+
+        Raises:
+            ConfigError: one is out of range.
+        """
+        return self._settings(scale, steps, samples)[1]
+
     def _settings(
         self, scale: float | None, steps: int | None, samples: int
     ) -> tuple[SamplingConfig, float]:
@@ -177,7 +192,9 @@ class Upscaler:
             )
         return sampling, scale
 
-    def _condition(self, colour: NDArray[np.float32]) -> tuple[NDArray[np.float32], tuple[int, int]]:
+    def _condition(
+        self, colour: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], tuple[int, int]]:
         """(H, W, 3) → the padded condition (1, 3, H', W') and the size without padding."""
         upscaled = cubic_upscale(colour, self.config.scale)
         height, width = upscaled.shape[:2]
@@ -213,6 +230,13 @@ class Upscaler:
         )
 
 
+def find_model(model: str | os.PathLike[str]) -> AbstractContextManager[Path]:
+    """The file of a model that ships with the package, by its name, or of another by its path."""
+    if str(model) == "default":
+        return as_file(files("bidiffsr") / "weights" / "default.safetensors")
+    return nullcontext(Path(model))
+
+
 def _finish(
     picture: NDArray[np.float32],
     source: Image,
@@ -246,21 +270,25 @@ def check_result(source: Image, result: Image) -> None:
         NumericalError: the result is constant though the source is not, or shrunk to the source's
             size it is another picture.
     """
-    if np.ptp(result.pixels) == 0 and np.ptp(source.pixels) > 0:
+    before, after = _visible(source), _visible(result)
+    if result.pixels[..., 0].size > 1 and np.ptp(after) == 0 and np.ptp(before) > _FAINT:
         raise NumericalError("the result is one flat colour; the model is unsound")
-    if source.alpha is not None:
-        return  # invisible colours may differ at will
-    shrunk = imresize(to_float(result.pixels), source.height / result.height)
-    height, width = (
-        min(pair) for pair in zip(shrunk.shape[:2], source.pixels.shape[:2], strict=True)
-    )
-    difference = shrunk[:height, :width] - to_float(source.pixels[:height, :width])
+    # Both sides were rounded up to whole pixels, which changes the longer one's ratio the least.
+    shrunk = imresize(after, max(before.shape) / max(after.shape))
+    height, width = (min(sides) for sides in zip(shrunk.shape[:2], before.shape[:2], strict=True))
+    difference = shrunk[:height, :width] - before[:height, :width]
     rms = float(np.sqrt(np.mean(np.square(difference))))
     if rms > _MAX_INCONSISTENCY:
         raise NumericalError(
             f"the result differs from its source by {rms:.2f} RMS when shrunk again, more than "
             f"{_MAX_INCONSISTENCY}; the model is unsound"
         )
+
+
+def _visible(image: Image) -> NDArray[np.float32]:
+    """The colours weighted by their opacity, since invisible ones may differ at will."""
+    colour = to_float(image.pixels)
+    return colour if image.alpha is None else premultiply(colour, to_float(image.alpha))
 
 
 def _accept(image: Any) -> tuple[Image, Any]:
@@ -301,9 +329,26 @@ def _to_array(result: Image, channels: int = 0, squeeze: bool = False) -> NDArra
 def _from_pil(image: Any) -> tuple[Image, Any]:
     from PIL import Image as PILImage  # installed, since the caller has one of its pictures
 
-    kept = {"1": "L", "L": "L", "RGB": "RGB", "RGBA": "RGBA", "LA": "RGBA", "PA": "RGBA"}
-    mode = kept.get(image.mode, "RGBA" if "transparency" in image.info else "RGB")
-    array = np.asarray(image.convert(mode))
-    source = _from_array(array if array.ndim == 3 else array[..., None])
-    channels = 1 if mode == "L" else 0
-    return source, lambda result: PILImage.fromarray(_to_array(result, channels, mode == "L"))
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"PIL image has mode {image.mode}, which states no range; expected one of 8 bits a "
+            "channel or I;16"
+        )
+    if image.mode.startswith("I;16"):  # convert would clip its samples to 255
+        array = np.asarray(image).astype(np.uint16)
+    else:
+        kept = {"1": "L", "L": "L", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "RGBA"}
+        kept |= {"LA": "RGBA", "PA": "RGBA"}
+        mode = kept.get(image.mode, "RGBA" if "transparency" in image.info else "RGB")
+        array = np.asarray(image.convert(mode))
+    grey = array.ndim == 2
+    same_colours = image.mode not in ("CMYK", "LAB")
+    names = ("dpi", "exif", "icc_profile") if same_colours else ("dpi", "exif")
+    info = {name: image.info[name] for name in names if name in image.info}
+
+    def restore(result: Image) -> Any:
+        made = PILImage.fromarray(_to_array(result, int(grey), grey))
+        made.info.update(info)
+        return made
+
+    return _from_array(array[..., None] if grey else array), restore

@@ -13,9 +13,7 @@ from bidiffsr.config import BiDiffSRConfig
 class ConvMethod(Protocol):
     """Builds the convolutions of a network, all of one kind."""
 
-    def conv(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1
-    ) -> ConvBlock:
+    def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
         """A "same" convolution block of this method."""
         ...
 
@@ -23,9 +21,7 @@ class ConvMethod(Protocol):
 class FullPrecision:
     """Plain biased convolutions (spec §1: the two shallowest levels going up)."""
 
-    def conv(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1
-    ) -> ConvBlock:
+    def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
         """See ``ConvMethod.conv``."""
         return ConvBlock(BinaryConv2d(channels_in, channels_out, kernel, stride=stride))
 
@@ -41,9 +37,7 @@ class BiDiffSR:
     activation_groups: int
     identity_shortcut: bool = True
 
-    def conv(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1
-    ) -> ConvBlock:
+    def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
         """See ``ConvMethod.conv``."""
         conv = BinaryConv2d(
             channels_in,

@@ -37,6 +37,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         crop: side in high-resolution pixels, a multiple of ``scale``.
         seed: of all random choices.
         length: how many samples there are before the index ends.
+        exclude: file names that are left out; each must be there.
         cache: keep decoded pictures in memory.
 
     Raises:
@@ -51,11 +52,12 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         crop: int,
         seed: int,
         length: int,
+        exclude: Sequence[str] = (),
         cache: bool = True,
     ) -> None:
         if crop % scale:
             raise ConfigError(f"data.crop: {crop} must be a multiple of the scale, {scale}")
-        self.paths = find_images(folders)
+        self.paths = _without(find_images(folders), exclude)
         self.scale = scale
         self.crop = crop
         self.seed = seed
@@ -99,6 +101,16 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
                 f"{self.crop}; remove it or choose a smaller data.crop"
             )
         return high, imresize(high, 1 / self.scale)
+
+
+def _without(paths: list[Path], exclude: Sequence[str]) -> list[Path]:
+    absent = sorted(set(exclude) - {path.name for path in paths})
+    if absent:
+        raise ConfigError(f"data.exclude: {absent[0]} is in none of the folders; correct its name")
+    kept = [path for path in paths if path.name not in exclude]
+    if not kept:
+        raise ConfigError("data.exclude: leaves no picture to train on")
+    return kept
 
 
 def _to_tensor(image: NDArray[np.float32], flip: int, turns: int) -> Tensor:

@@ -1,0 +1,1 @@
+"""Diffusion: schedules, predictions, samplers and reproducible noise; no torch needed."""

@@ -18,7 +18,9 @@ class Prediction(Protocol):
         """What the network is trained to say."""
         ...
 
-    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+    def split(
+        self, said: Array, x: Array, signal: Array, noise_level: Array
+    ) -> tuple[Array, Array]:
         """(clean, noise) that follow from what the network said of ``x``."""
         ...
 
@@ -30,7 +32,9 @@ class Epsilon:
         """See ``Prediction.target``."""
         return noise
 
-    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+    def split(
+        self, said: Array, x: Array, signal: Array, noise_level: Array
+    ) -> tuple[Array, Array]:
         """See ``Prediction.split``; undefined where the signal level is 0."""
         return (x - noise_level * said) / signal, said
 
@@ -42,7 +46,9 @@ class Velocity:
         """See ``Prediction.target``."""
         return signal * noise - noise_level * clean
 
-    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+    def split(
+        self, said: Array, x: Array, signal: Array, noise_level: Array
+    ) -> tuple[Array, Array]:
         """See ``Prediction.split``."""
         return signal * x - noise_level * said, signal * said + noise_level * x
 
@@ -54,7 +60,9 @@ class Sample:
         """See ``Prediction.target``."""
         return clean
 
-    def split(self, said: Array, x: Array, signal: Array, noise_level: Array) -> tuple[Array, Array]:
+    def split(
+        self, said: Array, x: Array, signal: Array, noise_level: Array
+    ) -> tuple[Array, Array]:
         """See ``Prediction.split``."""
         return said, (x - signal * said) / noise_level
 

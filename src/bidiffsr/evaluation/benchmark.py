@@ -21,7 +21,8 @@ import numpy as np
 
 from bidiffsr.errors import ImageError
 from bidiffsr.evaluation._pixels import Uint8Array
-from bidiffsr.images import StrPath, find_images, read_image
+from bidiffsr.files import StrPath
+from bidiffsr.images import find_images, read_image
 from bidiffsr.resize import imresize, mod_crop
 
 

@@ -16,7 +16,7 @@ from bidiffsr.evaluation._pixels import Uint8Array, check_rgb8
 from bidiffsr.evaluation.benchmark import Benchmark, Pair
 from bidiffsr.evaluation.metrics import psnr, ssim
 from bidiffsr.evaluation.niqe import niqe
-from bidiffsr.images import StrPath
+from bidiffsr.files import StrPath
 from bidiffsr.resize import imresize
 
 if TYPE_CHECKING:

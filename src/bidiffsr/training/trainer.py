@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from bidiffsr.checkpoint import load_model, save_model, write_atomically
+from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
 from bidiffsr.diffusion.process import Diffusion
 from bidiffsr.errors import TrainingError
+from bidiffsr.files import write_atomically
 from bidiffsr.nn import build_network
 from bidiffsr.training.log import TrainingLog
 from bidiffsr.training.validation import Validation
@@ -155,6 +156,7 @@ class _Run:
             crop=config.data.crop,
             seed=config.seed,
             length=config.iterations * config.batch,
+            exclude=config.data.exclude,
             cache=config.data.cache,
         )
         remaining = Subset(crops, range(self.iteration * config.batch, len(crops)))

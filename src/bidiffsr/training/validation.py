@@ -64,6 +64,7 @@ class Validation:
                 results[f"{mean.set}/ssim"] = mean.ssim
                 if mean.niqe is not None:
                     results[f"{mean.set}/niqe"] = mean.niqe
+            self._output.mkdir(parents=True, exist_ok=True)
             grid = _grid(benchmark, upscale, scale)
             name = f"{benchmark.name}-{iteration:07d}.png"
             write_image(self._output / name, Image(grid), overwrite=True)
@@ -79,7 +80,7 @@ def _grid(benchmark: Benchmark, upscale: object, scale: int) -> NDArray[np.uint8
         top, left = ((size - side // scale) // 2 for size in pair.low.shape[:2])
         low = pair.low[max(top, 0) :, max(left, 0) :][: side // scale, : side // scale]
         high = pair.high[max(top, 0) * scale :, max(left, 0) * scale :]
-        cells = [bicubic(low, scale), upscale(low, scale), high[: side, : side]]  # type: ignore[operator]
+        cells = [bicubic(low, scale), upscale(low, scale), high[:side, :side]]  # type: ignore[operator]
         rows.append(np.concatenate([_padded(cell, side) for cell in cells], axis=1))
     return np.concatenate(rows)
 

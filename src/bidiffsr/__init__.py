@@ -1,0 +1,80 @@
+"""Binarized diffusion super-resolution: train it, score it, run it.
+
+    from bidiffsr import Upscaler
+
+    upscaler = Upscaler.from_pretrained()
+    larger = upscaler("photo.jpg")
+
+The names below are loaded when they are first used: importing the package does no work.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bidiffsr.checkpoint import from_reference, load_model
+    from bidiffsr.errors import BidiffsrError
+    from bidiffsr.evaluation import niqe, psnr, ssim
+    from bidiffsr.images import Image, read_image, write_image
+    from bidiffsr.resize import cubic_upscale, imresize
+    from bidiffsr.upscale import Upscaler
+
+    __version__: str
+
+__all__ = [
+    "BidiffsrError",
+    "Image",
+    "Upscaler",
+    "__version__",
+    "cubic_upscale",
+    "from_reference",
+    "imresize",
+    "load_model",
+    "niqe",
+    "psnr",
+    "read_image",
+    "ssim",
+    "write_image",
+]
+
+_MODULE_OF = {
+    "BidiffsrError": "bidiffsr.errors",
+    "Image": "bidiffsr.images",
+    "Upscaler": "bidiffsr.upscale",
+    "cubic_upscale": "bidiffsr.resize",
+    "from_reference": "bidiffsr.checkpoint",
+    "imresize": "bidiffsr.resize",
+    "load_model": "bidiffsr.checkpoint",
+    "niqe": "bidiffsr.evaluation",
+    "psnr": "bidiffsr.evaluation",
+    "read_image": "bidiffsr.images",
+    "ssim": "bidiffsr.evaluation",
+    "write_image": "bidiffsr.images",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name (PEP 562)."""
+    if name == "__version__":
+        value = _version()
+    elif name in _MODULE_OF:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("bidiffsr")
+    except PackageNotFoundError:  # run from a source tree that was never installed
+        return "0+unknown"
