@@ -14,38 +14,37 @@ PACKAGE = Path(__file__).parent.parent / "src" / "bidiffsr"
 
 # Part of the package -> the parts it may import, anywhere in its files (inside functions and
 # under TYPE_CHECKING too). "bidiffsr" stands for the names of __init__.py. Bottom first.
-_BASE = {"errors", "config"}
+_BASE = {"errors", "files", "config"}
+_PICTURES = {"errors", "files", "images", "resize"}
 _DIFFUSION = {*_BASE, "diffusion"}
-_PICTURES = {"errors", "images", "resize"}
 _NETWORKS = {*_BASE, "binary", "nn"}
+_MODELS = {*_NETWORKS, *_DIFFUSION, "checkpoint", "torch_backend"}
+_WORK = {*_MODELS, *_PICTURES, "memory", "upscale", "jobs", "evaluation", "data", "training"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
-    "config": {"errors"},
+    "files": {"errors"},
+    "config": {"errors", "files"},
+    "overrides": {"errors"},
+    "signals": {"errors"},
     "resize": {"errors"},
-    "image_formats": {"errors"},
-    "images": {"errors", "image_formats"},
+    "image_formats": {"errors", "files"},
+    "images": {"errors", "files", "image_formats"},
     "memory": _BASE,
+    "diffusion": _BASE,
     "binary": _BASE,
     "nn": {*_BASE, "binary"},
     "checkpoint": _NETWORKS,
-    "diffusion": _BASE,
-    "torch_backend": {*_NETWORKS, "checkpoint", "diffusion"},
+    "torch_backend": {*_NETWORKS, *_DIFFUSION, "checkpoint"},
     "evaluation": _PICTURES,
+    "data": {*_PICTURES, *_BASE},
     "upscale": {*_PICTURES, *_DIFFUSION, "memory", "torch_backend"},
-    "data": _PICTURES | _BASE,
-    "training": {
-        *_PICTURES, *_DIFFUSION, *_NETWORKS, "torch_backend", "checkpoint", "upscale", "data",
-        "evaluation",
-    },
     "jobs": {*_PICTURES, *_BASE, "upscale"},
+    "training": {*_PICTURES, *_MODELS, "upscale", "data", "evaluation"},
     "bidiffsr": {*_PICTURES, *_BASE, "checkpoint", "evaluation", "upscale", "jobs"},
-    "terminal": _NETWORKS,
-    "cli": {
-        *_PICTURES, *_DIFFUSION, *_NETWORKS, "memory", "torch_backend", "checkpoint", "upscale",
-        "jobs", "data", "evaluation", "training", "bidiffsr", "terminal",
-    },
+    "terminal": _WORK,
+    "cli": {*_WORK, "bidiffsr", "overrides", "signals", "terminal"},
     "__main__": {"cli"},
-}  # fmt: skip
+}
 
 # The only parts whose modules may import torch when they are themselves imported.
 TORCH_PARTS = {"binary", "nn", "checkpoint", "torch_backend", "data", "training"}

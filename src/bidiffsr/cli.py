@@ -6,26 +6,25 @@ Commands import what they need when they run, so that --help and a mistyped opti
 from __future__ import annotations
 
 import json
-import math
 import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from signal import SIGINT
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.errors import BidiffsrError, ConfigError, OutputError
+from bidiffsr.files import write_atomically
+from bidiffsr.signals import sigterm_interrupts, stop_requests
 from bidiffsr.terminal import (
-    clock,
     complain,
+    explanation,
     metric,
     note,
     output_console,
@@ -34,6 +33,7 @@ from bidiffsr.terminal import (
     progress_bars,
     say,
     tally,
+    training_display,
 )
 
 if TYPE_CHECKING:
@@ -42,16 +42,6 @@ if TYPE_CHECKING:
     from bidiffsr.jobs import Job
     from bidiffsr.training.trainer import TrainingProgress
     from bidiffsr.upscale import Upscaler
-
-# What provides the packages that are not always installed.
-_EXTRAS = {
-    "torch": "torch",
-    "lightning_fabric": "train",
-    "torchdata": "train",
-    "tensorboardX": "train",
-}
-# Seconds between two lines of training's progress where there is no terminal for a bar.
-_LINE_EVERY = 10.0
 
 
 def _version() -> str:
@@ -65,7 +55,8 @@ app = App(
     help="Make pictures larger and sharper, on an ordinary computer.\n\n"
     "Try: `bidiffsr upscale photo.jpg`",
     version=_version,
-    default_parameter=Parameter(negative=(), show_default=False),
+    # A name may begin with a bracket: it is no JSON.
+    default_parameter=Parameter(negative=(), show_default=False, json_list=False, json_dict=False),
     print_error=False,
     exit_on_error=False,
     result_action="return_value",
@@ -89,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     tokens = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        with _handlers(_interrupt, signal.SIGTERM):
+        with sigterm_interrupts():
             code = app(tokens)
         sys.stdout.flush()
     except CycloptsError as error:
@@ -97,12 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as stop:
         note("stopped; what was finished is kept, nothing is half-written")
-        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
+        return 128 + (stop.args[0] if stop.args else SIGINT)
     except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        explained = _explained(error)
+        explained = explanation(error)
         if explained is None:
             raise
         complain(explained)
@@ -273,7 +264,7 @@ def _scored_model(name: str, device: str | None, **settings: Any) -> Callable[[A
     return lambda low, _: upscaler(low, **settings)
 
 
-@app.command
+@app.command(usage="Usage: bidiffsr train CONFIG [--KEY VALUE]...")
 def train(
     config: Path,
     /,
@@ -292,56 +283,38 @@ def train(
     """
     from bidiffsr.config import TrainingConfig, load_yaml, parse_config
     from bidiffsr.overrides import with_overrides
-    from bidiffsr.training.trainer import MODEL_NAME
-    from bidiffsr.training.trainer import train as iterations_of
 
     values = with_overrides(load_yaml(config), overrides, str(config))
     settings = parse_config(TrainingConfig, values, str(config))
-    last: TrainingProgress | None = None
+
+    from bidiffsr.training.trainer import MODEL_NAME
+    from bidiffsr.training.trainer import train as iterations_of
+
+    # Closing it saves.
+    iterations = cast("Generator[TrainingProgress]", iterations_of(settings))
+    reached: int | None = None
     with (
-        _stop_requests() as signals,
+        stop_requests() as signals,
         progress_bars() as bars,
-        closing(iterations_of(settings)) as iterations,  # closing it saves
+        closing(iterations),
     ):
-        show = _training_display(bars, settings.iterations)
-        for last in iterations:
-            show(last)
+        show = training_display(bars, settings.iterations)
+        for progress in iterations:
+            reached = progress.iteration
+            show(progress)
             if signals:
                 break
-    if last is None:
+    if reached is None:
         note(f"{settings.output}: holds all {settings.iterations} iterations already")
         return 0
-    if last.iteration < settings.iterations:
+    if reached < settings.iterations:
         note(
-            f"stopped after iteration {last.iteration} of {settings.iterations}, saved in "
+            f"stopped after iteration {reached} of {settings.iterations}, saved in "
             f"{settings.output}; the same command goes on"
         )
         return 128 + signals[0] if signals else 0
-    say(f"{settings.output / MODEL_NAME}: trained for {last.iteration} iterations")
+    say(f"{settings.output / MODEL_NAME}: trained for {reached} iterations")
     return 0
-
-
-def _training_display(bars: Progress, iterations: int) -> Callable[[TrainingProgress], None]:
-    """Shows progress as a bar, or where there is no terminal as a line now and then."""
-    task = bars.add_task("training", total=iterations, status="")
-    printed, loss = -math.inf, ""
-
-    def show(progress: TrainingProgress) -> None:
-        nonlocal printed, loss
-        rate = f"{progress.seconds_per_iteration:.3g} s/it"
-        if progress.loss is not None:
-            loss = f"loss {progress.loss:.4g}  "
-        bars.update(task, completed=progress.iteration, status=loss + rate)
-        now = time.monotonic()
-        if bars.disable and progress.loss is not None and now - printed > _LINE_EVERY:
-            left = clock((iterations - progress.iteration) * progress.seconds_per_iteration)
-            say(f"iteration {progress.iteration} of {iterations}  {loss}{rate}  {left} left")
-            printed = now
-        if progress.scores is not None:
-            scores = "  ".join(f"{name} {value:.4g}" for name, value in progress.scores.items())
-            say(f"iteration {progress.iteration}  {scores}")
-
-    return show
 
 
 @app.command
@@ -392,17 +365,19 @@ def inspect(model: str = "default", /, *, size: Annotated[int, _Count] = 256) ->
     from bidiffsr.upscale import find_model
 
     published = {"bidiffsr": ModelConfig(), "sr3": ModelConfig(network=SR3Config())}
+    title = model
     if model in published:
         config = published[model]
         network = build_network(config.network)
     else:
         with find_model(model) as path:
             network, config = load_model(path)
-            say(f"{model}: {metric(path.stat().st_size)}B")
+            title = f"{model}: {metric(path.stat().st_size)}B"
     multiple = config.network.size_multiple
     if size % multiple:
         raise ConfigError(f"--size: {size} is not a multiple of {multiple}, as this network needs")
     layers = count(network, size, size)
+    say(title)
     print_config(config)
     print_counts(layers, total(layers), size)
 
@@ -414,67 +389,4 @@ def _check_text_output(path: Path) -> None:
 
 
 def _write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); check the disk") from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _explained(error: Exception) -> str | None:
-    """One line on trouble that is nobody's bug; None where it may be ours."""
-    if isinstance(error, BidiffsrError):
-        return str(error)
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        return f"{error.name} is not installed; pip install 'bidiffsr[{_EXTRAS[error.name]}]'"
-    from bidiffsr.jobs import is_out_of_memory
-
-    if is_out_of_memory(error):
-        return "the memory ran out; close other programs, or take a smaller picture, crop or batch"
-    if isinstance(error, OSError):
-        return ": ".join(filter(None, (error.filename, error.strerror))) or str(error)
-    return None
-
-
-@contextmanager
-def _handlers(handle: Callable[[int, FrameType | None], Any], *numbers: int) -> Iterator[None]:
-    """Handle signals so for a while; nothing where it is not ours to say, outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = [signal.signal(number, handle) for number in numbers]
-    try:
-        yield
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, _: FrameType | None) -> None:
-    """End as Ctrl-C does: whatever is half-written is cleaned up on the way out."""
-    raise KeyboardInterrupt(number)
-
-
-@contextmanager
-def _stop_requests() -> Iterator[list[int]]:
-    """The first SIGINT or SIGTERM is put into a list, to be looked at; a second one interrupts."""
-    numbers: list[int] = []
-    owner = os.getpid()
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        if os.getpid() != owner:  # a data loader's process, which inherits this
-            if number == signal.SIGTERM:
-                os._exit(128 + number)
-            return
-        if numbers:
-            _interrupt(number, frame)
-        numbers.append(number)
-        # Unlike print, write may be called while another print is under way.
-        os.write(2, b"bidiffsr: stopping after this iteration; once more stops at once\n")
-
-    with _handlers(handle, signal.SIGINT, signal.SIGTERM):
-        yield numbers
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -12,17 +12,18 @@ _CGROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-# Measured peak of one float32 step in PyTorch, in float32 feature maps of `channels` at full
-# size: the skips of all levels and the temporaries of a convolution.
-_FEATURE_MAPS = 16.0
-# Picture, condition, latent, prediction and their float copies: bytes a pixel.
+# Measured growth of the peak resident set over one step (`make bench`): full-size feature maps of
+# `channels` float32 values, and what does not grow with the picture.
+_FEATURE_MAPS = {"bidiffsr": 18, "sr3": 28}
+_FIXED_BYTES = 250_000_000
+# The picture, its condition, the latent and the prediction, in float32 and float64.
 _PICTURE_BYTES = 200
 
 
 def estimate_memory(config: BiDiffSRConfig | SR3Config, height: int, width: int) -> int:
-    """Bytes one sampling step needs in PyTorch for an output of ``height`` × ``width`` pixels."""
-    features = _FEATURE_MAPS * config.channels * 4
-    return int(height * width * (features + _PICTURE_BYTES))
+    """Bytes one sampling step takes in PyTorch for an output of ``height`` × ``width`` pixels."""
+    features = _FEATURE_MAPS[config.architecture] * config.channels * 4
+    return _FIXED_BYTES + height * width * (features + _PICTURE_BYTES)
 
 
 def available_memory() -> int | None:

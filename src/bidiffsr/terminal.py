@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING
+
+from bidiffsr.errors import BidiffsrError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,9 +17,19 @@ if TYPE_CHECKING:
 
     from bidiffsr.config import ModelConfig
     from bidiffsr.nn.counting import LayerCount
+    from bidiffsr.training.trainer import TrainingProgress
 
+# What provides the packages that are not always installed.
+_EXTRAS = {
+    "torch": "torch",
+    "lightning_fabric": "train",
+    "torchdata": "train",
+    "tensorboardX": "train",
+}
 # Where no terminal sets a width, tables must not be cut to the customary 80 columns.
 _UNBOUNDED_WIDTH = 500
+# Seconds between two lines of training's progress where there is no terminal for a bar.
+_LINE_EVERY = 10.0
 
 
 def one_line(text: object) -> str:
@@ -37,6 +51,21 @@ def note(text: str) -> None:
 def complain(error: object) -> None:
     """One line on stderr."""
     note(f"error: {error}")
+
+
+def explanation(error: Exception) -> str | None:
+    """One line on trouble that is nobody's bug; None where it may be ours."""
+    if isinstance(error, BidiffsrError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f"{error.name} is not installed; pip install 'bidiffsr[{_EXTRAS[error.name]}]'"
+    from bidiffsr.jobs import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return "the memory ran out; close other programs, or take a smaller picture, crop or batch"
+    if isinstance(error, OSError):
+        return ": ".join(filter(None, (error.filename, error.strerror))) or str(error)
+    return None
 
 
 def progress_bars() -> Progress:
@@ -83,7 +112,12 @@ def print_config(config: ModelConfig) -> None:
     """All that a model file says of itself, as YAML."""
     import yaml
 
-    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(
+        config.model_dump(mode="json"),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,  # lists, and mappings without others inside, on one line
+    )
     for line in text.splitlines():
         say(line)
 
@@ -107,20 +141,41 @@ def print_counts(layers: Sequence[LayerCount], total: LayerCount, size: int) -> 
     output_console().print(table)
 
 
+def training_display(bars: Progress, iterations: int) -> Callable[[TrainingProgress], None]:
+    """Shows training as a bar, or where there is no terminal as a line now and then."""
+    task = bars.add_task("training", total=None, status="")
+    printed, loss = -math.inf, ""
+    begun = False
+
+    def show(progress: TrainingProgress) -> None:
+        nonlocal printed, loss, begun
+        rate = f"{progress.seconds_per_iteration:.3g} s/it"
+        if progress.loss is not None:
+            loss = f"loss {progress.loss:.4g}  "
+        if not begun:  # what an earlier run did must not count for the time that is left
+            bars.reset(task, total=iterations, completed=progress.iteration)
+            begun = True
+        bars.update(task, completed=progress.iteration, status=loss + rate)
+        now = time.monotonic()
+        if bars.disable and progress.loss is not None and now - printed > _LINE_EVERY:
+            left = timedelta(
+                seconds=round((iterations - progress.iteration) * progress.seconds_per_iteration)
+            )
+            say(f"iteration {progress.iteration} of {iterations}  {loss}{rate}  {left} left")
+            printed = now
+        if progress.scores is not None:
+            scores = "  ".join(f"{name} {value:.4g}" for name, value in progress.scores.items())
+            say(f"iteration {progress.iteration}  {scores}")
+
+    return show
+
+
 def metric(number: float) -> str:
-    """Three digits or so and a unit: 4.58 M."""
-    for unit in ("", " k", " M", " G"):
-        if abs(number) < 999.5:
-            break
-        number /= 1000
-    else:
-        unit = " T"
-    return f"{number:.3g}{unit}"
-
-
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds: 1:02:03."""
-    return str(timedelta(seconds=round(seconds)))
+    """Three digits and a unit: 4.58 M."""
+    for power, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(number) >= power:
+            return f"{number / power:.3g}{unit}"
+    return f"{number:.3g}"
 
 
 def tally(counts: Iterable[tuple[int, str]]) -> str:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, Protocol
 
 import numpy as np
@@ -94,8 +95,8 @@ class Upscaler:
         except (RuntimeError, AssertionError) as error:  # PyTorch's ways to refuse a device
             if device is None:
                 raise
-            reason = str(error).strip().partition("\n")[0]
-            raise ConfigError(f"device {device!r} cannot be used: {reason}; try 'cpu'") from None
+            reason = shorten(str(error), 100)
+            raise ConfigError(f"device {device!r} cannot be used ({reason}); try 'cpu'") from None
 
     def __call__(
         self,
@@ -267,16 +268,17 @@ def check_result(source: Image, result: Image) -> None:
     """Refuse a result that cannot have come from its source: nothing like it should be saved.
 
     Raises:
-        NumericalError: the result is constant though the source is not, or shrunk to the source's
-            size it is another picture.
+        NumericalError: the result is constant though the source is not, or it is another picture
+            when both have the size of the smaller one.
     """
     before, after = _visible(source), _visible(result)
     if result.pixels[..., 0].size > 1 and np.ptp(after) == 0 and np.ptp(before) > _FAINT:
         raise NumericalError("the result is one flat colour; the model is unsound")
+    small, large = sorted((before, after), key=np.size)
     # Both sides were rounded up to whole pixels, which changes the longer one's ratio the least.
-    shrunk = imresize(after, max(before.shape) / max(after.shape))
-    height, width = (min(sides) for sides in zip(shrunk.shape[:2], before.shape[:2], strict=True))
-    difference = shrunk[:height, :width] - before[:height, :width]
+    shrunk = imresize(large, max(small.shape[:2]) / max(large.shape[:2]))
+    height, width = (min(sides) for sides in zip(shrunk.shape[:2], small.shape[:2], strict=True))
+    difference = shrunk[:height, :width] - small[:height, :width]
     rms = float(np.sqrt(np.mean(np.square(difference))))
     if rms > _MAX_INCONSISTENCY:
         raise NumericalError(

@@ -76,7 +76,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         top, left = (int(random.integers(size - side + 1)) for size in low.shape[:2])
         cond = self._condition(low, top, left, side)
         high = high[top * self.scale :, left * self.scale :][: self.crop, : self.crop]
-        flip, turns = random.integers(2), int(random.integers(4))
+        flip, turns = int(random.integers(2)), int(random.integers(4))
         return _to_tensor(to_float(high), flip, turns), _to_tensor(cond, flip, turns)
 
     def _condition(

@@ -23,16 +23,16 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.half = channels // 2
+        self.frequencies = channels // 2
         self.expand = nn.Linear(channels, 4 * channels)
         self.contract = nn.Linear(4 * channels, channels)
 
     def forward(self, time: Tensor) -> Tensor:
         """``time`` (B,), any number → (B, C)."""
         weight = self.expand.weight
-        index = torch.arange(self.half, dtype=weight.dtype, device=weight.device)
-        frequencies = torch.exp(-math.log(1e4) / self.half * index)
-        angles = time.to(weight.dtype)[:, None] * frequencies
+        index = torch.arange(self.frequencies, dtype=weight.dtype, device=weight.device)
+        frequency = torch.exp(-math.log(1e4) / self.frequencies * index)
+        angles = time.to(weight.dtype)[:, None] * frequency
         encoding = torch.cat([angles.sin(), angles.cos()], dim=1)
         return self.contract(F.silu(self.expand(encoding)))
 
@@ -48,7 +48,8 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) → same."""
-        qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2)
+        # Contiguous, or PyTorch takes a path that stores the whole attention matrix.
+        qkv = self.qkv(self.norm(x)).flatten(2).transpose(1, 2).contiguous()
         query, key, value = qkv[:, None].chunk(3, dim=-1)
         attended = F.scaled_dot_product_attention(query, key, value)
         return x + self.out(attended[:, 0].transpose(1, 2).reshape(x.shape))

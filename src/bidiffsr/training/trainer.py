@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ class TrainingProgress:
     """Validation scores, where this iteration was scored."""
 
 
-def train(config: TrainingConfig) -> Iterator[TrainingProgress]:
+def train(config: TrainingConfig) -> Generator[TrainingProgress]:
     """Train, or go on training, what ``config`` describes.
 
     The run's folder holds ``state.pt`` (everything needed to go on), ``model.safetensors`` (the
@@ -168,7 +168,8 @@ class _Run:
             pin_memory=self.fabric.device.type == "cuda",
             persistent_workers=workers > 0,
         )
-        return iter(self.fabric.setup_dataloaders(loader))
+        batches: Any = self.fabric.setup_dataloaders(loader)
+        return iter(batches)
 
     def step(self, pictures: Tensor, conds: Tensor) -> Tensor:
         """One update; returns the loss, detached."""

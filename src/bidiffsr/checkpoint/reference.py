@@ -1,40 +1,31 @@
-"""Weight files in and out: the published checkpoints, and our own model files for training.
-
-Nothing is unpickled beyond tensors, and no tensor is allocated before the file's shapes are known
-to fit the configuration.
-"""
+"""Checkpoints and option files of the published code, as our network and configuration."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bidiffsr.binary import BinaryConv2d, ConvBlock
+from bidiffsr.binary import ConvBlock
+from bidiffsr.checkpoint.packing import form
+from bidiffsr.checkpoint.tensors import load_into, parse_json, read_tensors
 from bidiffsr.config import (
     BiDiffSRConfig,
     DiffusionConfig,
     LinearSchedule,
     ModelConfig,
-    NetworkConfig,
     SamplingConfig,
     load_yaml,
     parse_config,
 )
 from bidiffsr.errors import CheckpointError, ConfigError
-from bidiffsr.files import write_atomically
-from bidiffsr.nn import BiDiffSRUNet, build_network
+from bidiffsr.nn import BiDiffSRUNet
 from bidiffsr.nn.blocks import ConsistentDown, ConsistentUp, ResidualBlock, ShuffleFusion
 
-METADATA_KEY = "bidiffsr"
 _REFERENCE_CONFIG_KEY = "config"
 
 
@@ -57,16 +48,17 @@ def from_reference(
         ConfigError: ``options`` are missing or wrong.
     """
     path = Path(path)
-    state, metadata = _read_tensors(path)
-    if options is None:
+    state, metadata = read_tensors(path)
+    given: Any = options
+    if given is None:
         if _REFERENCE_CONFIG_KEY not in metadata:
             raise ConfigError(
                 f"{path}: does not say how its network is built; pass options, the "
                 "network_g mapping of its option file"
             )
-        options = _parse_json(metadata[_REFERENCE_CONFIG_KEY], f"{path}: metadata key 'config'")
-    config = reference_network_config(options, where=str(path))
-    return _load_into(config, _rename_reference(state, config, path), path)
+        given = parse_json(metadata[_REFERENCE_CONFIG_KEY], f"{path}: metadata key 'config'")
+    config = reference_network_config(given, where=str(path))
+    return load_into(config, _rename_reference(state, config, path), path)
 
 
 def reference_network_config(options: Mapping[str, Any], where: str) -> BiDiffSRConfig:
@@ -161,164 +153,6 @@ def convert_reference(path: Path, option_file: Path | None) -> tuple[BiDiffSRUNe
     return network, parse_config(ModelConfig, values, where)
 
 
-def save_model(
-    path: Path, network: nn.Module, config: ModelConfig, *, packed: bool = False
-) -> None:
-    """Write a model file: the weights, and the configuration in its header (docs/format.md).
-
-    The file appears whole or not at all.
-
-    Args:
-        path: ends in ``.safetensors``.
-        network: of ``config.network``.
-        config: what the file says of itself.
-        packed: store a binarized weight as its signs, one bit each, and its scales, which is all
-            that inference needs; otherwise as the float32 that training goes on from.
-
-    Raises:
-        OutputError: the place cannot be written to.
-    """
-    state = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    if packed:
-        state = _pack(network, state)
-    header = {METADATA_KEY: config.model_dump_json()}
-    write_atomically(path, lambda temporary: save_file(state, temporary, metadata=header))
-
-
-def load_model(path: Path) -> tuple[nn.Module, ModelConfig]:
-    """Read a model file written by ``save_model``; the network is in evaluation mode.
-
-    Raises:
-        CheckpointError: the file cannot be read, or names the first key that does not fit.
-    """
-    state, metadata = _read_tensors(path)
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: is not a bidiffsr model; a published checkpoint needs `bidiffsr convert`"
-        )
-    values = _parse_json(metadata[METADATA_KEY], f"{path}: header")
-    try:
-        config = parse_config(ModelConfig, values, f"{path}: header")
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    return _load_into(config.network, state, path), config
-
-
-def _pack(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Replace each one-bit weight by its ``.signs`` (bits), ``.scale`` and any ``.zeros``."""
-    packed = dict(state)
-    for name, module in network.named_modules():
-        if not isinstance(module, BinaryConv2d) or module.binarize_weight is None:
-            continue
-        weight = packed.pop(f"{name}.weight")
-        rows = weight.flatten(1)
-        bits = np.packbits(rows.numpy() >= 0, axis=1)
-        packed[f"{name}.weight.signs"] = torch.from_numpy(bits)
-        packed[f"{name}.weight.scale"] = rows.abs().mean(dim=1)
-        zeros = (rows == 0).flatten().nonzero().flatten()
-        if len(zeros):
-            packed[f"{name}.weight.zeros"] = zeros.int()
-    return packed
-
-
-def _unpack(network: nn.Module, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Undo ``_pack`` up to magnitudes: each weight becomes plus or minus its channel's mean."""
-    unpacked = dict(state)
-    for name, parameter in network.named_parameters():
-        if f"{name}.signs" not in state:
-            continue
-        count = parameter[0].numel()
-        bits = unpacked.pop(f"{name}.signs")
-        if bits.dtype != torch.uint8 or bits.shape != (len(parameter), -(-count // 8)):
-            expected = f"uint8 of {[len(parameter), -(-count // 8)]}"
-            raise CheckpointError(f"{path}: {name}.signs: has {_form(bits)}, expected {expected}")
-        scale = unpacked.pop(f"{name}.scale", torch.empty(0))
-        if scale.dtype != torch.float32 or scale.shape != (len(parameter),):
-            expected = f"float32 of {[len(parameter)]}"
-            raise CheckpointError(f"{path}: {name}.scale: has {_form(scale)}, expected {expected}")
-        zeros = unpacked.pop(f"{name}.zeros", torch.empty(0, dtype=torch.int32))
-        inside = (zeros >= 0) & (zeros < parameter.numel())
-        if zeros.dtype != torch.int32 or zeros.dim() != 1 or not inside.all():
-            raise CheckpointError(
-                f"{path}: {name}.zeros: expected int32 indices below {parameter.numel()}"
-            )
-        rows = torch.from_numpy(np.unpackbits(bits.numpy(), axis=1, count=count)).float() * 2 - 1
-        rows.view(-1)[zeros.long()] = 0
-        magnitude = scale / rows.abs().mean(dim=1).clamp(min=1 / count)
-        unpacked[name] = (rows * magnitude[:, None]).reshape(parameter.shape)
-    return unpacked
-
-
-def _load_into(config: NetworkConfig, state: Mapping[str, Tensor], path: Path) -> Any:
-    """Build the network of ``config`` around ``state``, once every key is known to fit."""
-    with torch.device("meta"):
-        network = build_network(config)
-    state = _unpack(network, dict(state), path)
-    expected = network.state_dict()
-    for name, parameter in expected.items():
-        if name not in state:
-            raise CheckpointError(f"{path}: {name}: missing")
-        value = state[name]
-        if value.shape != parameter.shape or not value.is_floating_point():
-            raise CheckpointError(
-                f"{path}: {name}: has {_form(value)}, expected float of {list(parameter.shape)}"
-            )
-        if not value.isfinite().all():
-            raise CheckpointError(f"{path}: {name}: holds NaN or infinity")
-    unexpected = sorted(set(state) - set(expected))
-    if unexpected:
-        raise CheckpointError(f"{path}: {unexpected[0]}: is no part of this network")
-    network.load_state_dict(
-        {name: value.float().clone() for name, value in state.items()}, assign=True
-    )
-    return network.requires_grad_(True).eval()
-
-
-def _form(value: Tensor) -> str:
-    return f"{str(value.dtype).removeprefix('torch.')} of {list(value.shape)}"
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """All tensors and the metadata of a ``.safetensors`` or ``.pth`` file."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; check the path")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: is not a sound safetensors file: {error}") from None
-    try:
-        # memory-mapped and weights-only: only tensors and plain containers are ever built
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for damaged and hostile pickles
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: is not a sound PyTorch checkpoint: {reason}") from None
-    return _find_state(loaded, path), {}
-
-
-def _find_state(loaded: Any, path: Path) -> dict[str, Tensor]:
-    for key in ("params_ema", "params"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, dict) or not loaded:
-        raise CheckpointError(f"{path}: holds no state dict (params_ema, params, or names itself)")
-    state: dict[str, Tensor] = {}
-    for name, value in loaded.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {name!s:.80}: is no named tensor")
-        state[name.removeprefix("module.")] = value
-    return state
-
-
-def _parse_json(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise CheckpointError(f"{where}: is not JSON: {error}") from None
-
-
 def _rename_reference(
     state: Mapping[str, Tensor], config: BiDiffSRConfig, path: Path
 ) -> dict[str, Tensor]:
@@ -340,7 +174,7 @@ def _rename_reference(
         for name, value in zip(theirs, values, strict=True):
             if value.numel() != shape[-1] or len(theirs) != shape[0]:
                 raise CheckpointError(
-                    f"{path}: {name}: has {_form(value)}, expected float of {list(shape[1:])}"
+                    f"{path}: {name}: has {form(value)}, expected float of {list(shape[1:])}"
                 )
         renamed[ours] = torch.stack([value.reshape(-1) for value in values])
     if remaining:
@@ -372,12 +206,13 @@ def _reference_names(network: BiDiffSRUNet) -> Iterator[tuple[str, list[str]]]:
             if part.startswith("attention") and getattr(module, "attention", None) is None:
                 continue
             leaf = module.get_submodule(part)
-            names = [".".join(filter(None, pair)) for pair in ((ours, part), (theirs, their_part))]
+            our_name = ".".join(filter(None, (ours, part)))
+            their_name = ".".join(filter(None, (theirs, their_part)))
             if isinstance(leaf, ConvBlock):
-                yield from _reference_conv_names(*names, leaf, groups)
+                yield from _reference_conv_names(our_name, their_name, leaf, groups)
             else:
                 for parameter, _ in leaf.named_parameters():
-                    yield f"{names[0]}.{parameter}", [f"{names[1]}.{parameter}"]
+                    yield f"{our_name}.{parameter}", [f"{their_name}.{parameter}"]
 
 
 def _reference_conv_names(

@@ -1,0 +1,84 @@
+"""The package's face: few names, loaded late."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bidiffsr
+
+SOURCE = Path(bidiffsr.__file__).parents[1]
+
+
+def run_python(code: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(SOURCE)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_does_no_work() -> None:
+    code = (
+        "import sys, time; started = time.perf_counter(); import bidiffsr\n"
+        "print(time.perf_counter() - started)\n"
+        "heavy = {'torch', 'PIL', 'pyvips', 'numpy', 'rich', 'cyclopts', 'pydantic'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    seconds, loaded = run_python(code).splitlines()
+    assert loaded == "[]"
+    assert float(seconds) < 5  # a fraction of 0.3 s, but on how busy a machine?
+
+
+def test_pictures_and_scores_need_no_torch_and_no_pil() -> None:
+    code = (
+        "import sys, bidiffsr as b\n"
+        "b.read_image, b.write_image, b.Image, b.imresize, b.cubic_upscale, b.Upscaler\n"
+        "b.psnr, b.ssim, b.niqe, b.BidiffsrError, b.__version__\n"
+        "print(sorted({'torch', 'PIL'} & set(sys.modules)))\n"
+    )
+    assert run_python(code) == "[]\n"
+
+
+def test_there_are_few_names_and_all_are_there() -> None:
+    assert len(bidiffsr.__all__) <= 15
+    assert bidiffsr.__all__ == sorted(bidiffsr.__all__)
+    for name in bidiffsr.__all__:
+        assert getattr(bidiffsr, name) is not None
+    assert set(bidiffsr.__all__) <= set(dir(bidiffsr))
+    exec("from bidiffsr import *", namespace := {})
+    assert set(bidiffsr.__all__) <= set(namespace)
+
+
+def test_names_are_those_of_the_modules() -> None:
+    from bidiffsr import checkpoint, errors, evaluation, images, resize, upscale
+
+    for module, names in {
+        checkpoint: ("from_reference", "load_model"),
+        errors: ("BidiffsrError",),
+        evaluation: ("niqe", "psnr", "ssim"),
+        images: ("Image", "read_image", "write_image"),
+        resize: ("cubic_upscale", "imresize"),
+        upscale: ("Upscaler",),
+    }.items():
+        for name in names:
+            assert getattr(bidiffsr, name) is getattr(module, name)
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        bidiffsr.nonsense  # noqa: B018
+
+
+def test_version() -> None:
+    assert isinstance(bidiffsr.__version__, str)
+    assert bidiffsr.__version__[0].isdigit()

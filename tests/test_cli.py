@@ -1,0 +1,511 @@
+"""The command line: what it prints, writes and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import bidiffsr
+from bidiffsr.checkpoint import load_model
+from bidiffsr.cli import main
+from bidiffsr.images import Image, read_image, write_image
+from bidiffsr.training import trainer
+from bidiffsr.upscale import Upscaler
+from tiny_model import save_tiny_model, tiny_config
+
+SOURCE = Path(bidiffsr.__file__).parents[1]
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model file whose results are bicubic."""
+    return str(save_tiny_model(tmp_path_factory.mktemp("model") / "m.safetensors"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, so that paths can be short."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def save(name: str, height: int = 5, width: int = 6) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    y, x = np.mgrid[:height, :width]
+    ramps = np.stack([255 * x // width, 255 * y // height, 99 + 0 * x], axis=2)
+    write_image(name, Image(ramps.astype(np.uint8)))
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
+
+
+def test_a_photo(model: str, capsys: Capture) -> None:
+    save("photo.jpg")
+    assert main(["upscale", "photo.jpg", "-n", model]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("photo.jpg -> photo_x4.jpg (24x20, ")
+    assert out.count("\n") == 1
+    assert err == ""
+    assert read_image("photo_x4.jpg").pixels.shape == (20, 24, 3)
+
+
+def test_every_option_reaches_the_work(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    save("photo.png")
+    seen: list[dict[str, Any]] = []
+    stream = Upscaler.stream
+
+    def spy(self: Upscaler, image: Image, **settings: Any) -> Any:
+        seen.append(settings)
+        return stream(self, image, **settings)
+
+    monkeypatch.setattr(Upscaler, "stream", spy)
+    options = "--scale 2.5 --steps 1 --seed 7 --samples 2 --device cpu -o out"
+    assert main(["upscale", "photo.png", "-n", model, *options.split()]) == 0
+    assert seen == [{"scale": 2.5, "steps": 1, "seed": 7, "samples": 2}]
+    for name in ("photo_x2.5_1.png", "photo_x2.5_2.png"):
+        assert read_image(Path("out", name)).pixels.shape == (13, 15, 3)
+
+
+def test_quality_reaches_the_file(model: str) -> None:
+    save("photo.jpg", 30, 30)
+    for quality in ("10", "95"):
+        command = ["upscale", "photo.jpg", "-n", model, "-o", f"{quality}.jpg"]
+        assert main([*command, "--quality", quality]) == 0
+    assert Path("10.jpg").stat().st_size < Path("95.jpg").stat().st_size / 2
+
+
+def test_a_result_that_exists_stays_unless_told_otherwise(model: str, capsys: Capture) -> None:
+    save("photo.png")
+    Path("photo_x4.png").write_text("precious")
+    assert main(["upscale", "photo.png", "-n", model]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bidiffsr: error: photo_x4.png: exists already")
+    assert Path("photo_x4.png").read_text() == "precious"
+    assert main(["upscale", "photo.png", "-n", model, "--overwrite"]) == 0
+    assert read_image("photo_x4.png").width == 24
+
+
+def test_a_folder_goes_on_past_bad_pictures_and_can_be_given_again(
+    model: str, capsys: Capture
+) -> None:
+    save("in/a.png")
+    save("in/z.png")
+    Path("in/bad.png").write_text("no picture")
+    assert main(["upscale", "in", "-n", model]) == 1
+    out, err = capsys.readouterr()
+    assert [line.split(" (")[0] for line in out.splitlines()] == [
+        "in/a.png -> in/a_x4.png",
+        "in/z.png -> in/z_x4.png",
+    ]
+    error, summary = err.splitlines()
+    assert error.startswith("bidiffsr: error: in/bad.png: not a picture")
+    assert summary == "bidiffsr: 2 done, 1 failed"
+
+    Path("in/bad.png").unlink()
+    save("in/new.png")
+    assert main(["upscale", "in", "-n", model]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("in/new.png -> in/new_x4.png")
+    assert out.count("\n") == 1
+    assert "in/a_x4.png: already there" in err
+    assert "in/a_x4.png: left out" in err
+    assert err.splitlines()[-1] == "bidiffsr: 1 done, 2 already there, 2 left out"
+    assert sorted(path.name for path in Path("in").iterdir()) == [
+        *("a.png", "a_x4.png", "new.png", "new_x4.png", "z.png", "z_x4.png")
+    ]
+
+
+def test_recursive(model: str) -> None:
+    save("in/a.png")
+    save("in/deep/b.png")
+    assert main(["upscale", "in", "-n", model, "-o", "flat"]) == 0
+    assert not Path("flat/deep").exists()
+    assert main(["upscale", "in", "-n", model, "-o", "all", "--recursive"]) == 0
+    assert Path("all/deep/b_x4.png").exists()
+
+
+def test_names_cannot_forge_output(model: str, capsys: Capture) -> None:
+    save("[red]\x1b[2J\nx.png")
+    assert main(["upscale", "[red]\x1b[2J\nx.png", "-n", model]) == 0
+    out, _ = capsys.readouterr()
+    assert out.startswith("[red]\\x1b[2J x.png -> [red]\\x1b[2J x_x4.png (24x20, ")
+
+
+def test_bars_leave_stdout_alone(
+    model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    save("in/[red]a.png")
+    save("in/b.png")
+    assert main(["upscale", "in", "-n", model]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert "\x1b" not in out
+    assert "all pictures" in err
+    assert "[red]a.png" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("upscale nope.png", "nope.png: no such file"),
+        ("upscale . ", ".: no pictures"),
+        ("upscale a.png -n nope.safetensors", "nope.safetensors: no such file"),
+        ("upscale a.png -n a.png", "a.png"),
+        ("upscale a.png -n MODEL -s 5", "scale: got 5"),
+        ("upscale a.png -n MODEL --steps 3", "steps: got 3"),
+        ("upscale a.png -n MODEL --device abacus", "'abacus' cannot be used"),
+        ("upscale a.png -n MODEL -o b.gif", "b.gif: suffix '.gif'"),
+        ("upscale a.png a.png -n MODEL -o b.png --samples 2", "b.png: is one file for 2 results"),
+        ("upscale unnamed -n MODEL", "unnamed_x4: suffix ''"),
+        ("eval nope -n bicubic", "nope: no such folder"),
+        ("eval pictures -n MODEL -s 8", "scale: got 8"),
+        ("eval pictures --json nope/a.json", "nope/a.json: cannot be written"),
+        ("train nope.yml", "nope.yml: cannot be read"),
+        ("convert nope.pth -o a.safetensors", "nope.pth: no such file"),
+        ("convert nope.pth -o a.pt", "a.pt: expected a name that ends in .safetensors"),
+        ("convert nope.pth -o there.safetensors", "there.safetensors: exists already"),
+        ("inspect nope.safetensors", "nope.safetensors: no such file"),
+        ("inspect MODEL --size 3", "--size: 3 is not a multiple of 2"),
+    ],
+)
+def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capture) -> None:
+    if command != "upscale . ":
+        save("a.png")
+    save("pictures/b.png", 32, 32)
+    Path("unnamed").write_bytes(Path("pictures/b.png").read_bytes())
+    Path("there.safetensors").touch()
+    assert main(command.replace("MODEL", model).split()) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bidiffsr: error: ")
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("upscale", "PICTURES"),
+        ("upscal a.png", "upscale"),
+        ("upscale a.png --overwrit", "--overwrite"),
+        ("upscale a.png --samples 0", "--samples"),
+        ("upscale a.png --quality 101", "--quality"),
+        ("upscale a.png --seed -1", "--seed"),
+        ("upscale a.png --scale four", "--scale"),
+        ("eval", "FOLDERS"),
+        ("convert a.pth", "--output"),
+        ("train", "CONFIG"),
+    ],
+)
+def test_mistyped_commands(command: str, reason: str, capsys: Capture) -> None:
+    assert main(command.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bidiffsr: error: ")
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_disk_trouble_is_one_line(
+    model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    save("a.png")
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["upscale", "a.png", "-n", model]) == 1
+    assert "a_x4.png: cannot be written (No space left on device)" in capsys.readouterr().err
+    assert list(folder.iterdir()) == [folder / "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (MemoryError(), "memory ran out"),
+        (ModuleNotFoundError("no", name="torch"), "pip install 'bidiffsr[torch]'"),
+        (ModuleNotFoundError("no", name="lightning_fabric"), "pip install 'bidiffsr[train]'"),
+        (PermissionError(13, "Permission denied", "x"), "x: Permission denied"),
+    ],
+)
+def test_foreseeable_errors_from_below_are_one_line(
+    error: Exception, reason: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    save("a.png")
+    monkeypatch.setattr(Upscaler, "from_pretrained", fail)
+    assert main(["upscale", "a.png"]) == 1
+    err = capsys.readouterr().err
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_bugs_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    save("a.png")
+    monkeypatch.setattr(Upscaler, "from_pretrained", fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["upscale", "a.png"])
+
+
+def test_help_and_mistakes_need_no_heavy_imports() -> None:
+    code = (
+        "import sys\n"
+        "from bidiffsr.cli import main\n"
+        "for command in ('', '--help', '--version', 'upscale', 'upscale --help', 'train --help'):\n"
+        "    main(command.split())\n"
+        "print(sorted({'torch', 'PIL', 'pyvips', 'numpy', 'pydantic'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "bidiffsr upscale photo.jpg" in done.stdout
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "bidiffsr"]
+    options = {"env": environment(), "capture_output": True, "text": True, "check": False}
+    version = subprocess.run([*command, "--version"], **options)
+    assert (version.returncode, version.stdout) == (0, bidiffsr.__version__ + "\n")
+    wrong = subprocess.run([*command, "upscale", "nope.png"], **options)
+    assert (wrong.returncode, wrong.stdout) == (1, "")
+    assert wrong.stderr == "bidiffsr: error: nope.png: no such file or folder; check the name\n"
+
+
+INTERRUPTED_WHILE_WRITING = """
+import os, sys, time
+from bidiffsr.cli import main
+
+def slow(descriptor):
+    print("half-written", flush=True)
+    time.sleep(60)
+
+os.fsync = slow
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_killed_while_writing(number: signal.Signals, code: int, model: str, folder: Path) -> None:
+    save("in/a.png")
+    save("in/b.png")
+    Path("in/a_x4.png").write_text("precious")
+    command = ["upscale", "in", "-n", model, "--overwrite"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_WHILE_WRITING, *command],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half-written\n"
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert Path("in/a_x4.png").read_text() == "precious"
+    assert not Path("in/b_x4.png").exists()
+    if number == signal.SIGKILL:  # which leaves no time to tidy up; what is left is hidden
+        left = [path for path in Path("in").iterdir() if path.name.startswith(".bidiffsr-")]
+        assert len(left) == 1
+    else:
+        assert err.splitlines()[-1] == (
+            "bidiffsr: stopped; what was finished is kept, nothing is half-written"
+        )
+        assert "Traceback" not in err
+        assert len(list(Path("in").iterdir())) == 3
+
+
+def test_ctrl_c_between_steps(
+    model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    stream = Upscaler.stream
+
+    def interrupted(self: Upscaler, image: Image, **settings: Any) -> Any:
+        yield next(iter(stream(self, image, **settings)))
+        raise KeyboardInterrupt
+
+    save("a.png")
+    monkeypatch.setattr(Upscaler, "stream", interrupted)
+    assert main(["upscale", "a.png", "-n", model]) == 130
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert list(folder.iterdir()) == [folder / "a.png"]
+
+
+def test_eval_scores_bicubic_and_every_model(model: str, capsys: Capture) -> None:
+    save("set/a.png", 64, 64)
+    save("set/b.png", 64, 64)
+    files = ["--json", "scores.json", "--markdown", "table.md"]
+    assert main(["eval", "set", "-n", model, "-n", "bicubic", "--limit", "1", *files]) == 0
+    out, _ = capsys.readouterr()
+    assert "PSNR" in out
+    assert model in out  # whole, however wide
+    report = json.loads(Path("scores.json").read_text())
+    assert report["scale"] == 4
+    assert [method["method"] for method in report["methods"]] == ["bicubic", model]
+    for method in report["methods"]:
+        assert [picture["name"] for picture in method["pictures"]] == ["a"]
+    table = Path("table.md").read_text().splitlines()
+    assert len(table) == 4
+    assert table[2].startswith("| bicubic | set | 1 |")
+
+
+def test_eval_of_bicubic_alone_loads_no_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    save("set/a.png", 64, 64)
+    monkeypatch.setattr(Upscaler, "from_pretrained", None)
+    assert main(["eval", "set", "-n", "bicubic", "--scale", "2"]) == 0
+    assert "x2" in capsys.readouterr().out
+
+
+@pytest.fixture
+def run_file() -> Path:
+    """A training run of a second."""
+    save("pictures/a.png", 16, 16)
+    path = Path("run.yml")
+    values = {
+        "output": "run",
+        "model": tiny_config().model_dump(mode="json"),
+        "data": {"folders": ["pictures"], "crop": 16},
+        "batch": 1,
+        "iterations": 4,
+        "accelerator": "cpu",
+    }
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_train(run_file: Path, capsys: Capture) -> None:
+    overrides = "--iterations 3 --log_every=1 --optimizer.learning_rate 1e-3"
+    assert main(["train", str(run_file), *overrides.split()]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0].startswith("iteration 1 of 3  loss ")
+    assert out.splitlines()[-1] == "run/model.safetensors: trained for 3 iterations"
+    assert err == ""
+    lines = Path("run/log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["learning_rate"] for line in lines] == [1e-3] * 3
+    _, config = load_model(Path("run/model.safetensors"))
+    assert config == tiny_config()
+    assert main(["train", str(run_file), *overrides.split()]) == 0
+    assert "run: holds all 3 iterations already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_train_stops_after_the_running_iteration_and_goes_on(
+    number: signal.Signals, run_file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    iterations_of = trainer.train
+
+    def interrupted(config: Any) -> Any:
+        for progress in (iterations := iterations_of(config)):
+            if progress.iteration == 2:
+                os.kill(os.getpid(), number)
+            try:
+                yield progress
+            except GeneratorExit:
+                iterations.close()  # type: ignore[attr-defined]
+                raise
+
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train", interrupted)
+        assert main(["train", str(run_file)]) == 128 + number
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    err = capsys.readouterr().err
+    assert "stopped after iteration 2 of 4, saved in run; the same command goes on" in err
+    assert torch.load("run/state.pt", weights_only=True)["iteration"] == 2
+    assert main(["train", str(run_file)]) == 0
+    assert "trained for 4 iterations" in capsys.readouterr().out
+
+
+def test_train_stops_when_its_minutes_are_over(run_file: Path, capsys: Capture) -> None:
+    assert main(["train", str(run_file), "--minutes", "1e-9"]) == 0
+    assert "stopped after iteration 1 of 4" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ("--optimizer.learnin_rate 1", "run.yml: optimizer.learnin_rate"),
+        ("--batch many", "run.yml: batch"),
+        ("--batch", "--batch: has no value"),
+        ("--iterations.x 3", "iterations is no mapping in run.yml"),
+        ("--data.folders nowhere", "data.folders"),
+        ("--data.folders [nowhere]", "nowhere: no such file or folder"),
+    ],
+)
+def test_train_refuses_nonsense(
+    overrides: str, reason: str, run_file: Path, capsys: Capture
+) -> None:
+    assert main(["train", str(run_file), *overrides.split()]) == 1
+    err = capsys.readouterr().err
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_convert(golden: Path, capsys: Capture) -> None:
+    checkpoint = str(golden / "unet_narrow.weights.safetensors")
+    assert main(["convert", checkpoint, "-o", "whole.safetensors"]) == 0
+    assert capsys.readouterr().out.startswith("whole.safetensors: ")
+    assert main(["convert", checkpoint, "-o", "packed.safetensors", "--packed"]) == 0
+    network, config = load_model(Path("packed.safetensors"))
+    whole, same = load_model(Path("whole.safetensors"))
+    assert config == same
+    assert list(network.state_dict()) == list(whole.state_dict())
+    assert Path("packed.safetensors").stat().st_size < Path("whole.safetensors").stat().st_size
+    assert main(["convert", checkpoint, "-o", "packed.safetensors"]) == 1
+    assert main(["convert", checkpoint, "-o", "packed.safetensors", "--overwrite"]) == 0
+    assert Path("packed.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+
+
+def test_inspect_a_file(model: str, capsys: Capture) -> None:
+    assert main(["inspect", model, "--size", "16"]) == 0
+    out, _ = capsys.readouterr()
+    size = Path(model).stat().st_size / 1000
+    assert out.splitlines()[0] == f"{model}: {size:.3g} kB"
+    described = out.split("one step for 16x16")[0].split("\n", 1)[1]
+    assert yaml.safe_load(described) == tiny_config().model_dump(mode="json")
+    assert "binary conv 3x3" in out
+
+
+def test_inspect_the_published_networks(capsys: Capture) -> None:
+    assert main(["inspect", "bidiffsr"]) == 0
+    total = capsys.readouterr().out.splitlines()[-2]
+    assert "4.58 M" in total
+    assert "36.7 G" in total
+    assert main(["inspect", "sr3", "--size", "64"]) == 0
+    assert "55.4 M" in capsys.readouterr().out.splitlines()[-2]

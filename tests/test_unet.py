@@ -1,0 +1,198 @@
+"""The networks against the published code's numbers: outputs, parameters and operations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import golden_keys, read_golden, relative_l2, scramble, tiny_network_config
+from torch import Tensor, nn
+
+from bidiffsr.binary import BinaryConv2d
+from bidiffsr.checkpoint import from_reference
+from bidiffsr.config import BiDiffSRConfig, SR3Config
+from bidiffsr.nn import BiDiffSRUNet, SR3UNet, build_network
+from bidiffsr.nn.counting import LayerCount, count, total
+
+MODELS = ("unet_narrow", "unet_shallow_attn")
+CASES = [
+    (model, key)
+    for model in MODELS
+    for key in golden_keys(f"{model}.forward.safetensors")
+    if ".out." in key
+]
+
+
+@pytest.fixture(scope="module")
+def networks(golden: Path) -> dict[str, BiDiffSRUNet]:
+    return {name: from_reference(golden / f"{name}.weights.safetensors") for name in MODELS}
+
+
+@pytest.fixture(scope="module")
+def forwards(golden: Path) -> dict[str, dict[str, Tensor]]:
+    return {name: read_golden(golden / f"{name}.forward.safetensors") for name in MODELS}
+
+
+def test_the_goldens_are_all_there() -> None:
+    assert len(CASES) == 2 * 6 + 1 + 4 + 1
+
+
+@pytest.mark.parametrize(("model", "key"), CASES)
+def test_output_is_the_published_networks(
+    model: str,
+    key: str,
+    networks: dict[str, BiDiffSRUNet],
+    forwards: dict[str, dict[str, Tensor]],
+) -> None:
+    golden = forwards[model]
+    case, _, timestep = key.partition(".out.t")
+    x, cond = golden[f"{case}.x"], golden[f"{case}.cond"]
+    timesteps = torch.full((len(x),), int(timestep))
+    with torch.no_grad():
+        found = networks[model](x, cond, timesteps)
+    assert relative_l2(found, golden[key]) < 1e-4
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_mixed_timesteps_equal_the_samples_one_by_one(
+    model: str, networks: dict[str, BiDiffSRUNet], forwards: dict[str, dict[str, Tensor]]
+) -> None:
+    network, golden = networks[model], forwards[model]
+    x, cond = golden["batch.x"], golden["batch.cond"]
+    timesteps = torch.tensor([0, 1234, 555])
+    assert len(set(network.group_of(timesteps).tolist())) == 3
+    with torch.no_grad():
+        together = network(x, cond, timesteps)
+        for index in range(len(x)):
+            one = slice(index, index + 1)
+            alone = network(x[one], cond[one], timesteps[one])
+            assert relative_l2(together[one], alone) < 1e-5
+            other = network(x[one], cond[one], timesteps.flip(0)[one])
+            if index != 1:
+                assert relative_l2(together[one], other) > 1e-3  # t does matter
+
+
+def test_sr3_takes_mixed_timesteps() -> None:
+    config = SR3Config(channels=8, multipliers=(1, 2), blocks_per_level=1, norm_groups=4)
+    network = scramble(SR3UNet(config)).eval()
+    x, cond = torch.randn(3, 3, 16, 12), torch.rand(3, 3, 16, 12)
+    noise_levels = torch.tensor([0.1, 0.5, 0.9])
+    with torch.no_grad():
+        together = network(x, cond, noise_levels)
+        assert together.shape == x.shape
+        for index in range(3):
+            one = slice(index, index + 1)
+            alone = network(x[one], cond[one], noise_levels[one])
+            torch.testing.assert_close(together[one], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "timesteps"),
+    [(1, 2000), (2, 2000), (5, 2000), (3, 1000), (5, 8), (8, 8), (7, 13), (5, 3), (1000, 1)],
+)
+def test_group_of_every_timestep(groups: int, timesteps: int) -> None:
+    config = tiny_network_config(time_groups=groups, timesteps=timesteps)
+    with torch.device("meta"):
+        network = BiDiffSRUNet(config)
+    asked = range(-3, 2 * timesteps + 3)
+    expected = [min(max(t * groups // timesteps, 0), groups - 1) for t in asked]
+    found = network.group_of(torch.tensor(asked))
+    assert found.dtype == torch.int64
+    assert found.tolist() == expected
+
+
+def test_published_group_edges() -> None:
+    with torch.device("meta"):
+        network = BiDiffSRUNet(BiDiffSRConfig())
+    edges = torch.tensor([0, 399, 400, 799, 800, 1199, 1200, 1599, 1600, 1999, 2000, 10**6])
+    assert network.group_of(edges).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("config", [tiny_network_config(), SR3Config(channels=8, norm_groups=4)])
+def test_build_network_builds_what_the_configuration_says(
+    config: BiDiffSRConfig | SR3Config,
+) -> None:
+    with torch.device("meta"):
+        network = build_network(config)
+    assert isinstance(network, SR3UNet) == isinstance(config, SR3Config)
+    assert network.config == config
+
+
+def test_dropout_acts_in_training_only() -> None:
+    network = scramble(BiDiffSRUNet(tiny_network_config(dropout=0.5)))
+    arguments = (torch.randn(1, 3, 8, 8), torch.rand(1, 3, 8, 8), torch.tensor([50]))
+    with torch.no_grad():
+        network.eval()
+        assert torch.equal(network(*arguments), network(*arguments))
+        network.train()
+        assert not torch.equal(network(*arguments), network(*arguments))
+
+
+# The paper's tables 1 to 3 and the sizes of its released networks.
+
+
+def on_meta(config: BiDiffSRConfig | SR3Config) -> nn.Module:
+    with torch.device("meta"):
+        return build_network(config)
+
+
+def counted(config: BiDiffSRConfig | SR3Config) -> LayerCount:
+    return total(count(on_meta(config), 256, 256))
+
+
+def test_published_network_has_the_published_parameters() -> None:
+    network = on_meta(BiDiffSRConfig())
+    assert sum(parameter.numel() for parameter in network.parameters()) == 51_280_387
+    convs = [
+        module
+        for module in network.modules()
+        if isinstance(module, BinaryConv2d) and module.is_binary
+    ]
+    assert len(convs) == 56
+    assert sum(conv.weight.numel() for conv in convs) == 48_211_968
+
+
+def test_counting_agrees_with_the_paper() -> None:
+    layers = count(on_meta(BiDiffSRConfig()), 256, 256)
+    whole = total(layers)
+    assert whole.parameters == 51_280_387
+    assert whole.binary_parameters == 48_211_968
+    assert sum(layer.binary_parameters > 0 for layer in layers) == 56
+    assert len({layer.name for layer in layers}) == len(layers)
+    assert round(whole.params / 1e6, 4) == 4.5750
+    assert round(whole.ops / 1e9, 3) == 36.669
+    assert round(whole.binary_macs / 1e9, 2) == 98.65
+
+
+@pytest.mark.parametrize(("groups", "params"), [(1, 4.2975), (2, 4.3669), (5, 4.5750)])
+def test_counting_of_fewer_time_groups(groups: int, params: float) -> None:
+    assert round(counted(BiDiffSRConfig(time_groups=groups)).params / 1e6, 4) == params
+
+
+def test_counting_of_sr3() -> None:
+    whole = counted(SR3Config())
+    assert whole.parameters == 55_407_235
+    assert whole.binary_parameters == 0
+    assert round(whole.ops / 1e9, 3) == 176.408
+
+
+def test_most_operations_are_in_the_full_precision_levels() -> None:
+    layers = count(on_meta(BiDiffSRConfig()), 256, 256)
+    inside = [layer for layer in layers if layer.name.startswith(("up.2.", "up.3."))]
+    shallow = total(layer for layer in inside if layer.kind.startswith("conv"))
+    assert round(shallow.ops / 1e9, 1) == 32.2
+
+
+def test_counting_agrees_with_torchs_counter() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for config in (tiny_network_config(attention_levels=(1,)), SR3Config(channels=8, norm_groups=4)):
+        network = on_meta(config).eval()
+        x = torch.empty(1, 3, 32, 24, device="meta")
+        with FlopCounterMode(display=False) as counter:
+            network(x, x, torch.zeros(1, dtype=torch.int64, device="meta"))
+        layers = count(network, 32, 24)
+        # It knows convolutions, linear layers and attention; not norms and upsampling.
+        products = total(layer for layer in layers if layer.kind not in ("norm", "upsample"))
+        assert counter.get_total_flops() == 2 * (products.macs + products.binary_macs)

@@ -1,0 +1,300 @@
+"""The upscaling job: forms in and out, settings, reproducibility, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image as PILImage
+
+from bidiffsr import upscale as module
+from bidiffsr.errors import (
+    CheckpointError,
+    ConfigError,
+    ImageError,
+    MemoryEstimateError,
+    NumericalError,
+)
+from bidiffsr.images import Image, from_float, to_float, write_image
+from bidiffsr.resize import cubic_upscale, imresize
+from bidiffsr.upscale import Upscaler, check_result
+from tiny_model import save_tiny_model, tiny_config, tiny_upscaler
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def upscaler() -> Upscaler:
+    """Its results are the bicubic pictures."""
+    return tiny_upscaler()
+
+
+@pytest.fixture(scope="module")
+def noisy() -> Upscaler:
+    """Its results depend on the noise."""
+    return tiny_upscaler(tail=1.0, sees_noise=True)
+
+
+def picture(height: int, width: int, channels: int = 3, dtype: Any = np.uint8) -> NDArray[Any]:
+    """Smooth and colourful: a ramp along each axis and one along both."""
+    y, x = np.mgrid[:height, :width]
+    ramps = np.stack([x / width, y / height, (x + y) / (height + width), (1 + x) / width], axis=2)
+    return from_float(ramps[..., :channels].astype(np.float32), dtype)
+
+
+def bicubic(pixels: NDArray[Any], scale: int = 4) -> NDArray[Any]:
+    upscaled = cubic_upscale(to_float(pixels), scale)
+    return from_float(upscaled.clip(0, 1), pixels.dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_array_comes_back_as_it_came(upscaler: Upscaler, dtype: Any) -> None:
+    result = upscaler(picture(6, 9, dtype=dtype))
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, bicubic(picture(6, 9, dtype=dtype)))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_arrays_stay_grey(upscaler: Upscaler, dtype: Any) -> None:
+    grey = picture(6, 9, 1, dtype)
+    expected = bicubic(grey)
+    with_axis, without_axis = upscaler(grey), upscaler(grey[..., 0])
+    assert with_axis.shape == (24, 36, 1)
+    assert without_axis.shape == (24, 36)
+    np.testing.assert_array_equal(with_axis, expected)
+    np.testing.assert_array_equal(without_axis, expected[..., 0])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_alpha_is_upscaled_and_colour_does_not_bleed(upscaler: Upscaler, dtype: Any) -> None:
+    peak = np.iinfo(dtype).max
+    pixels = np.zeros((8, 8, 4), dtype)
+    pixels[:, :4] = peak, 0, 0, peak  # opaque red beside invisible green
+    pixels[:, 4:] = 0, peak, 0, 0
+    result = upscaler(pixels)
+    assert result.shape == (32, 32, 4)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result[..., 3][:, :8], peak)
+    np.testing.assert_array_equal(result[..., 3][:, -8:], 0)
+    assert result[..., 1].max() <= peak // 100
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA", "CMYK", "I;16"])
+def test_pil_comes_back_as_pil(upscaler: Upscaler, mode: str) -> None:
+    image = PILImage.fromarray(picture(5, 7))
+    if mode == "I;16":
+        image = PILImage.fromarray(picture(5, 7, 1, np.uint16)[..., 0])
+    else:
+        image = image.convert(mode)
+    result = upscaler(image)
+    assert isinstance(result, PILImage.Image)
+    assert result.size == (28, 20)
+    kept = {"P": "RGB", "CMYK": "RGB", "1": "L", "LA": "RGBA"}
+    assert result.mode == kept.get(mode, mode)
+
+
+def test_pil_keeps_sixteen_bits_and_its_profile(upscaler: Upscaler) -> None:
+    samples = picture(5, 7, 1, np.uint16)
+    image = PILImage.fromarray(samples[..., 0])
+    image.info["icc_profile"] = b"a profile"
+    result = upscaler(image)
+    np.testing.assert_array_equal(np.asarray(result), bicubic(samples)[..., 0])
+    assert result.info["icc_profile"] == b"a profile"
+
+
+def test_pil_without_a_range_is_refused(upscaler: Upscaler) -> None:
+    with pytest.raises(ImageError, match="mode F"):
+        upscaler(PILImage.new("F", (4, 4)))
+
+
+def test_path_gives_an_array(upscaler: Upscaler, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png", Image(picture(4, 5)))
+    np.testing.assert_array_equal(upscaler(tmp_path / "a.png"), bicubic(picture(4, 5)))
+    np.testing.assert_array_equal(upscaler(str(tmp_path / "a.png")), bicubic(picture(4, 5)))
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 3, [[1]], np.zeros((4, 4, 2), np.uint8), np.zeros((4, 4, 3)), np.zeros(4)]
+)
+def test_anything_else_is_refused(upscaler: Upscaler, wrong: Any) -> None:
+    with pytest.raises(ImageError):
+        upscaler(wrong)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (3, 5), (1, 17), (9, 1), (8, 8)])
+def test_any_size(upscaler: Upscaler, size: tuple[int, int]) -> None:
+    np.testing.assert_array_equal(upscaler(picture(*size)), bicubic(picture(*size)))
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 3.99, 4])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_smaller_scales_shrink_the_full_result(
+    upscaler: Upscaler, scale: float, channels: int
+) -> None:
+    pixels = picture(7, 10, channels)
+    pixels[..., 3:] = 255
+    result = upscaler(pixels, scale=scale)
+    expected = cubic_upscale(to_float(pixels[..., :3]), 4).clip(0, 1)
+    if scale != 4:
+        expected = imresize(expected, scale / 4)
+    assert result.shape == (*expected.shape[:2], channels)
+    np.testing.assert_allclose(result[..., :3], from_float(expected), atol=1)
+
+
+@pytest.mark.parametrize("scale", [0, -1, 4.01, float("nan"), float("inf")])
+def test_scale_out_of_range(upscaler: Upscaler, scale: float) -> None:
+    with pytest.raises(ConfigError, match="scale"):
+        upscaler(picture(4, 4), scale=scale)
+    with pytest.raises(ConfigError, match="scale"):
+        upscaler.check_settings(scale=scale)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 3])
+def test_steps_out_of_range(upscaler: Upscaler, steps: int) -> None:
+    with pytest.raises(ConfigError, match="1 to 2"):
+        upscaler(picture(4, 4), steps=steps)
+    with pytest.raises(ConfigError, match="1 to 2"):
+        upscaler.check_settings(steps=steps)
+
+
+def test_samples_and_seed_out_of_range(upscaler: Upscaler) -> None:
+    with pytest.raises(ConfigError, match="samples"):
+        upscaler(picture(4, 4), samples=0)
+    with pytest.raises(ConfigError, match="seed"):
+        upscaler(picture(4, 4), seed=-1)
+
+
+def test_settings_name_the_scale_they_use(upscaler: Upscaler) -> None:
+    assert upscaler.check_settings() == 4
+    assert upscaler.check_settings(scale=2.5) == 2.5
+
+
+def test_stream_yields_every_step_and_a_result_for_each_sample(upscaler: Upscaler) -> None:
+    steps = list(upscaler.stream(Image(picture(4, 4)), samples=2))
+    assert [(s.sample, s.step, s.result is not None) for s in steps] == [
+        (0, 1, False),
+        (0, 2, True),
+        (1, 1, False),
+        (1, 2, True),
+    ]
+    assert all((step.samples, step.steps) == (2, 2) for step in steps)
+    (only,) = upscaler.stream(Image(picture(4, 4)), steps=1)
+    assert only.result is not None
+
+
+def test_colour_profile_and_resolution_travel_along(upscaler: Upscaler) -> None:
+    source = Image(picture(4, 4), icc=b"a profile", dpi=(300, 300))
+    *_, last = upscaler.stream(source)
+    assert last.result is not None
+    assert (last.result.icc, last.result.dpi) == (source.icc, source.dpi)
+
+
+def test_samples_differ_and_a_seed_repeats_them(noisy: Upscaler) -> None:
+    first, second = noisy(picture(6, 6), samples=2)
+    assert (first != second).any()
+    np.testing.assert_array_equal(noisy(picture(6, 6)), first)
+    assert (noisy(picture(6, 6), seed=1) != first).any()
+
+
+def test_threads_change_nothing(noisy: Upscaler) -> None:
+    pictures = [picture(5 + n, 9) for n in range(8)]
+    serial = [noisy(pixels, seed=n) for n, pixels in enumerate(pictures)]
+    with ThreadPoolExecutor(4) as pool:
+        threaded = pool.map(lambda pair: noisy(pair[1], seed=pair[0]), enumerate(pictures))
+        for ours, theirs in zip(serial, threaded, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+class Broken:
+    """A network that answers with one value everywhere."""
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def predict(self, x_t: NDArray[Any], cond: NDArray[Any], t: NDArray[Any]) -> NDArray[Any]:
+        return np.full_like(x_t, self.value)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_no_picture_of_numbers_that_are_none(value: float) -> None:
+    with pytest.raises(NumericalError):
+        Upscaler(Broken(value), tiny_config())(picture(4, 4))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_flat_and_foreign_results_are_refused() -> None:
+    source = Image(picture(8, 12))
+    for value, reason in ((-20.0, "flat"), (4.0, "RMS")):
+        *_, last = Upscaler(Broken(value), tiny_config()).stream(source)
+        assert last.result is not None
+        with pytest.raises(NumericalError, match=reason):
+            check_result(source, last.result)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.1, 2.5, 4])
+@pytest.mark.parametrize("size", [(16, 16), (1, 300), (300, 1), (2, 77), (1, 1)])
+def test_sound_results_pass(upscaler: Upscaler, size: tuple[int, int], scale: float) -> None:
+    source = Image(picture(*size))
+    *_, last = upscaler.stream(source, scale=scale)
+    assert last.result is not None
+    check_result(source, last.result)
+
+
+def test_a_black_drawing_on_invisible_white_passes(upscaler: Upscaler) -> None:
+    pixels = np.full((12, 12, 3), 255, np.uint8)
+    alpha = np.zeros((12, 12), np.uint8)
+    pixels[4:8], alpha[4:8] = 0, 255
+    source = Image(pixels, alpha)
+    *_, last = upscaler.stream(source)
+    assert last.result is not None
+    check_result(source, last.result)
+
+
+def test_a_wrong_result_is_refused_with_alpha_too() -> None:
+    opaque = np.full((8, 8), 255, np.uint8)
+    source = Image(picture(8, 8), opaque)
+    wrong = Image(255 - bicubic(picture(8, 8)), np.full((32, 32), 255, np.uint8))
+    with pytest.raises(NumericalError, match="RMS"):
+        check_result(source, wrong)
+
+
+def test_flat_pictures_may_stay_flat(upscaler: Upscaler) -> None:
+    source = Image(np.full((6, 6, 3), 200, np.uint8))
+    *_, last = upscaler.stream(source)
+    assert last.result is not None
+    np.testing.assert_array_equal(last.result.pixels, 200)
+    check_result(source, last.result)
+
+
+def test_too_little_memory_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bidiffsr.memory.available_memory", lambda: 1000)
+    upscaler = Upscaler(Broken(np.nan), tiny_config())
+    with pytest.raises(MemoryEstimateError, match="32x16 pixels needs about"):
+        upscaler(picture(4, 8))
+
+
+def test_model_files(tmp_path: Path) -> None:
+    upscaler = Upscaler.from_pretrained(save_tiny_model(tmp_path / "m.safetensors", scale=2))
+    np.testing.assert_array_equal(upscaler(picture(4, 5)), bicubic(picture(4, 5), 2))
+    with pytest.raises(CheckpointError, match="no such file"):
+        Upscaler.from_pretrained(tmp_path / "other.safetensors")
+    with pytest.raises(ConfigError, match="'abacus' cannot be used"):
+        Upscaler.from_pretrained(tmp_path / "m.safetensors", device="abacus")
+
+
+def test_the_default_is_the_file_in_the_package() -> None:
+    with module.find_model("default") as path:
+        assert path == Path(module.__file__).parent / "weights" / "default.safetensors"
