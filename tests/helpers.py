@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 from bidiffsr.config import BiDiffSRConfig
 
+# The tensors of these tests are so small that a second thread only adds waiting.
+torch.set_num_threads(1)
+
 GOLDEN = Path(__file__).parent / "golden"
 """For what is known before any fixture runs: the names of parametrized tests."""
 
@@ -33,7 +36,10 @@ def golden_keys(name: str) -> list[str]:
 def read_golden(path: Path) -> dict[str, Tensor]:
     """One golden file, float32 as it is used."""
     tensors = load_file(path)
-    return {name: value if value.dtype == torch.int64 else value.float() for name, value in tensors.items()}
+    return {
+        name: value if value.dtype == torch.int64 else value.float()
+        for name, value in tensors.items()
+    }
 
 
 def tiny_network_config(**changes: Any) -> BiDiffSRConfig:
@@ -51,7 +57,7 @@ def tiny_network_config(**changes: Any) -> BiDiffSRConfig:
 
 
 def scramble(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every parameter a random value of its own: initial biases are 0, initial slopes equal."""
+    """Move every parameter at random: fresh biases are all 0 and fresh slopes all equal."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

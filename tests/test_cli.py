@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -20,6 +21,7 @@ import bidiffsr
 from bidiffsr.checkpoint import load_model
 from bidiffsr.cli import main
 from bidiffsr.images import Image, read_image, write_image
+from bidiffsr.terminal import say
 from bidiffsr.training import trainer
 from bidiffsr.upscale import Upscaler
 from tiny_model import save_tiny_model, tiny_config
@@ -151,6 +153,12 @@ def test_names_cannot_forge_output(model: str, capsys: Capture) -> None:
     assert main(["upscale", "[red]\x1b[2J\nx.png", "-n", model]) == 0
     out, _ = capsys.readouterr()
     assert out.startswith("[red]\\x1b[2J x.png -> [red]\\x1b[2J x_x4.png (24x20, ")
+
+
+def test_names_outside_the_terminals_alphabet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written := io.BytesIO(), "ascii"))
+    say("größer.png")
+    assert written.getvalue() == b"gr\\xf6\\xdfer.png\n"
 
 
 def test_bars_leave_stdout_alone(
@@ -383,6 +391,15 @@ def test_eval_scores_bicubic_and_every_model(model: str, capsys: Capture) -> Non
     assert table[2].startswith("| bicubic | set | 1 |")
 
 
+def test_eval_checks_every_model_before_it_scores(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    save("set/a.png", 64, 64)
+    monkeypatch.setattr("bidiffsr.evaluation.evaluate", None)
+    assert main(["eval", "set", "-n", model, "--scale", "8"]) == 1
+    assert "scale: got 8" in capsys.readouterr().err
+
+
 def test_eval_of_bicubic_alone_loads_no_model(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
@@ -429,6 +446,7 @@ def test_train_stops_after_the_running_iteration_and_goes_on(
     number: signal.Signals, run_file: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     iterations_of = trainer.train
+    kept_alive = []  # or else the generator would be closed, by and by, even if nobody does it
 
     def interrupted(config: Any) -> Any:
         for progress in (iterations := iterations_of(config)):
@@ -440,9 +458,13 @@ def test_train_stops_after_the_running_iteration_and_goes_on(
                 iterations.close()  # type: ignore[attr-defined]
                 raise
 
+    def kept(config: Any) -> Any:
+        kept_alive.append(interrupted(config))
+        return kept_alive[-1]
+
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train", interrupted)
+        patch.setattr(trainer, "train", kept)
         assert main(["train", str(run_file)]) == 128 + number
     assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     err = capsys.readouterr().err

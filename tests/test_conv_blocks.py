@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from helpers import scramble, tiny_network_config
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -32,6 +31,7 @@ from bidiffsr.nn.blocks import (
     SplitFusion,
     StridedDown,
 )
+from helpers import scramble, tiny_network_config
 
 Array = NDArray[np.float64]
 
@@ -74,7 +74,9 @@ def sign_convolution(sample: Array, shift: Array, p: Parameters) -> Array:
             x = column * p.stride + tap_column - kernel // 2
             if 0 <= y < height and 0 <= x < width:
                 active = 1 if sample[channel, y, x] + shift[channel] >= 0 else -1
-                sums[out, row, column] += active * np.sign(p.weight[out, channel, tap_row, tap_column])
+                sums[out, row, column] += active * np.sign(
+                    p.weight[out, channel, tap_row, tap_column]
+                )
     return sums
 
 
@@ -132,9 +134,7 @@ def test_strided_block_equals_the_loops(kernel: int) -> None:
 
 
 def test_taps_outside_contribute_nothing() -> None:
-    conv = BinaryConv2d(
-        2, 1, 3, activation=ActivationSign(), weight=ScaledWeightSign(), bias=False
-    )
+    conv = BinaryConv2d(2, 1, 3, activation=ActivationSign(), weight=ScaledWeightSign(), bias=False)
     with torch.no_grad():
         conv.weight.fill_(0.5)
     inside = torch.tensor([[4.0, 6, 4], [6, 9, 6], [4, 6, 4]])

@@ -146,6 +146,7 @@ def test_a_single_picture_is_no_batch_but_a_folder_of_one_is() -> None:
         (["a.png"], "big.png", 3, ConfigError, "one file for 3 results"),
         (["a.png"], "a.png", 1, OutputError, "is the picture a.png itself"),
         (["a.png", "in"], "out", 1, OutputError, "both a.png and in/a.png"),
+        (["in", "a.png"], "in/a.png", 1, ConfigError, "one file for 2 results"),
         (["a.png"], "big.gif", 1, OutputError, "big.gif: suffix"),
         (["nope.png"], None, 1, ImageError, "nope.png"),
     ],

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import golden_keys, read_golden, relative_l2, scramble, tiny_network_config
 from torch import Tensor, nn
 
 from bidiffsr.binary import BinaryConv2d
@@ -14,6 +13,7 @@ from bidiffsr.checkpoint import from_reference
 from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.nn import BiDiffSRUNet, SR3UNet, build_network
 from bidiffsr.nn.counting import LayerCount, count, total
+from helpers import golden_keys, read_golden, relative_l2, scramble, tiny_network_config
 
 MODELS = ("unet_narrow", "unet_shallow_attn")
 CASES = [
@@ -187,7 +187,10 @@ def test_most_operations_are_in_the_full_precision_levels() -> None:
 def test_counting_agrees_with_torchs_counter() -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
-    for config in (tiny_network_config(attention_levels=(1,)), SR3Config(channels=8, norm_groups=4)):
+    for config in (
+        tiny_network_config(attention_levels=(1,)),
+        SR3Config(channels=8, norm_groups=4),
+    ):
         network = on_meta(config).eval()
         x = torch.empty(1, 3, 32, 24, device="meta")
         with FlopCounterMode(display=False) as counter:

@@ -67,6 +67,15 @@ def test_array_comes_back_as_it_came(upscaler: Upscaler, dtype: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_grey_is_the_mean_of_what_the_network_says(dtype: Any) -> None:
+    colourful = tiny_upscaler(tail=1.0)
+    grey = picture(6, 9, 1, dtype)
+    apart = colourful(np.repeat(grey, 3, axis=2))
+    assert np.ptp(apart.astype(int), axis=2).max() > 3
+    np.testing.assert_allclose(colourful(grey)[..., 0], apart.mean(axis=2), atol=1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_grey_arrays_stay_grey(upscaler: Upscaler, dtype: Any) -> None:
     grey = picture(6, 9, 1, dtype)
     expected = bicubic(grey)
@@ -153,7 +162,7 @@ def test_smaller_scales_shrink_the_full_result(
     np.testing.assert_allclose(result[..., :3], from_float(expected), atol=1)
 
 
-@pytest.mark.parametrize("scale", [0, -1, 4.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0, -1, 1e-9, 4.01, float("nan"), float("inf")])
 def test_scale_out_of_range(upscaler: Upscaler, scale: float) -> None:
     with pytest.raises(ConfigError, match="scale"):
         upscaler(picture(4, 4), scale=scale)
@@ -250,6 +259,35 @@ def test_sound_results_pass(upscaler: Upscaler, size: tuple[int, int], scale: fl
     source = Image(picture(*size))
     *_, last = upscaler.stream(source, scale=scale)
     assert last.result is not None
+    check_result(source, last.result)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.1, 2, 4])
+@pytest.mark.parametrize("period", [1, 2, 3])
+def test_stripes_and_text_pass(upscaler: Upscaler, period: int, scale: float) -> None:
+    y, x = np.mgrid[:48, :50] // period
+    text = np.random.default_rng(0).random((48, 50)) < 0.2
+    for pattern in (x % 2, (x + y) % 2, text):
+        source = Image(np.repeat(255 * pattern[..., None].astype(np.uint8), 3, axis=2))
+        *_, last = upscaler.stream(source, scale=scale)
+        assert last.result is not None
+        check_result(source, last.result)
+
+
+def test_results_of_tiny_pictures_are_compared_in_place(upscaler: Upscaler) -> None:
+    pixels = np.zeros((2, 16, 3), np.uint8)
+    pixels[:, 8:] = 255
+    source = Image(pixels)
+    check_result(source, Image(bicubic(pixels)))
+    with pytest.raises(NumericalError, match="RMS"):
+        check_result(source, Image(bicubic(pixels[:, ::-1])))
+
+
+def test_the_least_scale_is_checked_too() -> None:
+    source = Image(picture(1, 2048))
+    *_, last = tiny_upscaler(scale=1).stream(source, scale=1 / 1024)
+    assert last.result is not None
+    assert last.result.width == 2
     check_result(source, last.result)
 
 

@@ -161,8 +161,6 @@ def upscale(
             try:
                 _upscale_one(bars, upscaler, job, settings)
             except BidiffsrError as error:
-                if not plan.batch:
-                    raise
                 complain(error)
                 failed += 1
             bars.advance(overall)

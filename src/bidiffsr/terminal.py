@@ -40,7 +40,8 @@ def one_line(text: object) -> str:
 
 def say(text: str) -> None:
     """A result, on stdout, at once."""
-    print(one_line(text), flush=True)
+    encoding = sys.stdout.encoding or "utf-8"  # which may not have every name's letters
+    print(one_line(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
 def note(text: str) -> None:

@@ -22,13 +22,15 @@ from bidiffsr.diffusion.samplers import SAMPLERS, SamplingStep
 from bidiffsr.errors import ConfigError, ImageError, NumericalError
 from bidiffsr.images import Image, from_float, premultiply, read_image, to_float, unpremultiply
 from bidiffsr.memory import require_memory
-from bidiffsr.resize import cubic_upscale, imresize
+from bidiffsr.resize import LARGEST_SCALE, cubic_upscale, imresize
 
 # The published test code pads to this, whatever the network needs.
 _PAD_MULTIPLE = 8
-# A result shrunk again may differ from the input by this much (RMS, [0, 1]) and no more: sound
-# results stay an order of magnitude below, a result that has lost the picture far above.
+# A result may differ from its input by this much (RMS, [0, 1]) and no more when both are shrunk to
+# a quarter of the input's size: only there do stripes and text, which upscaling has to invent
+# anew, no longer count. Bicubic results stay below 0.03; one that has lost the picture is above.
 _MAX_INCONSISTENCY = 0.1
+_COARSER = 4
 # Differences in a picture, [0, 1], that a sound result may have smoothed away.
 _FAINT = 0.02
 
@@ -176,10 +178,11 @@ class Upscaler:
         self, scale: float | None, steps: int | None, samples: int
     ) -> tuple[SamplingConfig, float]:
         scale = self.config.scale if scale is None else scale
-        if not 0 < scale <= self.config.scale or not math.isfinite(scale):
+        least = self.config.scale / LARGEST_SCALE
+        if not least <= scale <= self.config.scale:
             raise ConfigError(
-                f"scale: got {scale}, this model upscales by more than 0 and up to "
-                f"{self.config.scale}; for more, upscale its result again"
+                f"scale: got {scale}, this model upscales by {least:g} to {self.config.scale}; "
+                "for more, upscale its result again"
             )
         if samples < 1:
             raise ConfigError(f"samples: got {samples}, expected 1 or more")
@@ -268,22 +271,24 @@ def check_result(source: Image, result: Image) -> None:
     """Refuse a result that cannot have come from its source: nothing like it should be saved.
 
     Raises:
-        NumericalError: the result is constant though the source is not, or it is another picture
-            when both have the size of the smaller one.
+        NumericalError: the result is constant though the source is not, or seen from afar it is
+            another picture.
     """
     before, after = _visible(source), _visible(result)
     if result.pixels[..., 0].size > 1 and np.ptp(after) == 0 and np.ptp(before) > _FAINT:
         raise NumericalError("the result is one flat colour; the model is unsound")
     small, large = sorted((before, after), key=np.size)
     # Both sides were rounded up to whole pixels, which changes the longer one's ratio the least.
-    shrunk = imresize(large, max(small.shape[:2]) / max(large.shape[:2]))
-    height, width = (min(sides) for sides in zip(shrunk.shape[:2], small.shape[:2], strict=True))
-    difference = shrunk[:height, :width] - small[:height, :width]
+    ratio = max(small.shape[:2]) / max(large.shape[:2])
+    coarse = max(ratio / _COARSER, 1 / LARGEST_SCALE)
+    small, large = imresize(small, coarse / ratio), imresize(large, coarse)
+    height, width = (min(sides) for sides in zip(small.shape[:2], large.shape[:2], strict=True))
+    difference = large[:height, :width] - small[:height, :width]
     rms = float(np.sqrt(np.mean(np.square(difference))))
     if rms > _MAX_INCONSISTENCY:
         raise NumericalError(
-            f"the result differs from its source by {rms:.2f} RMS when shrunk again, more than "
-            f"{_MAX_INCONSISTENCY}; the model is unsound"
+            f"the result differs from its source by {rms:.2f} RMS, though both were made small, "
+            f"more than {_MAX_INCONSISTENCY}; the model is unsound"
         )
 
 

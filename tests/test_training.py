@@ -1,0 +1,526 @@
+"""Training: exact resumption whatever stopped it, its records, its crops, and that it learns."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+import bidiffsr
+from bidiffsr.checkpoint import load_model, save_model
+from bidiffsr.config import OptimizerConfig, TrainingConfig
+from bidiffsr.data.crops import TrainingCrops
+from bidiffsr.errors import BidiffsrError, CheckpointError, ConfigError, TrainingError
+from bidiffsr.images import read_image, to_float
+from bidiffsr.nn import build_network
+from bidiffsr.resize import cubic_upscale, imresize
+from bidiffsr.training.trainer import TrainingProgress, learning_rate, train
+from helpers import scramble, tiny_network_config
+
+ITERATIONS = 7
+CHECKPOINT_EVERY = 3
+SCALE = 4
+CROP = 32
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise of odd sizes, a little larger than a crop: every part of it is unlike any other."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for index, (height, width) in enumerate([(41, 50), (35, 46)]):
+        pixels = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def configure(output: Path, pictures: Path, **changes: Any) -> TrainingConfig:
+    """A run that uses everything random: dropout, mixed timesteps, crops, start probability."""
+    network = tiny_network_config(channels=8, norm_groups=4, timesteps=8, dropout=0.2)
+    values: dict[str, Any] = {
+        "output": output,
+        "model": {
+            "network": network,
+            "diffusion": {
+                "schedule": {"kind": "angular", "timesteps": 8},
+                "prediction": "v",
+                "variable": "residual",
+            },
+            "sampling": {"steps": 2},
+            "scale": SCALE,
+        },
+        "data": {"folders": [pictures], "crop": CROP},
+        "optimizer": {
+            "learning_rate": 1e-2,
+            "final_learning_rate": 1e-3,
+            "warmup": 3,
+            "ema_decay": 0.7,
+        },
+        "start_probability": 0.3,
+        "iterations": ITERATIONS,
+        "batch": 2,
+        "seed": 5,
+        "checkpoint_every": CHECKPOINT_EVERY,
+        "log_every": 1,
+        "accelerator": "cpu",
+    }
+    return TrainingConfig.model_validate(values | changes)
+
+
+def run(config: TrainingConfig, stop_after: int | None = None) -> list[TrainingProgress]:
+    """Train, closing the generator once that many iterations are finished."""
+    progress = []
+    steps = train(config)
+    for step in steps:
+        progress.append(step)
+        if step.iteration == stop_after:
+            steps.close()
+    return progress
+
+
+def state_of(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def assert_same(found: Any, expected: Any, where: str = "state") -> None:
+    """Equal bit for bit, through all containers."""
+    assert type(found) is type(expected), where
+    if isinstance(expected, Tensor):
+        assert torch.equal(found, expected), where
+    elif isinstance(expected, dict):
+        assert list(found) == list(expected), where
+        for key, value in expected.items():
+            assert_same(found[key], value, f"{where}.{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for index, value in enumerate(expected):
+            assert_same(found[index], value, f"{where}.{index}")
+    else:
+        assert found == expected, where
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def whole(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    progress = run(configure(folder, pictures))
+    assert [step.iteration for step in progress] == list(range(1, ITERATIONS + 1))
+    return folder
+
+
+def assert_as_if_uninterrupted(folder: Path, whole: Path) -> None:
+    assert_same(state_of(folder), state_of(whole))
+    assert (folder / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert records(folder) == records(whole)
+
+
+# Stopping and going on.
+
+
+@pytest.mark.parametrize("stops", [(1,), (CHECKPOINT_EVERY,), (2, 4, 5), (ITERATIONS - 1,)])
+def test_a_closed_run_goes_on_exactly(
+    stops: tuple[int, ...], whole: Path, pictures: Path, tmp_path: Path
+) -> None:
+    config = configure(tmp_path / "run", pictures)
+    begun = 0
+    for stop in (*stops, None):
+        progress = run(config, stop)
+        expected = range(begun + 1, (stop or ITERATIONS) + 1)
+        assert [step.iteration for step in progress] == list(expected)
+        begun = stop or ITERATIONS
+        assert state_of(tmp_path / "run")["iteration"] == begun
+    assert_as_if_uninterrupted(tmp_path / "run", whole)
+
+
+def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run Python code of its own, with this package and as many threads as here."""
+    source = str(Path(bidiffsr.__file__).parents[1])
+    code = f"import torch\ntorch.set_num_threads({torch.get_num_threads()})\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=os.environ | {"PYTHONPATH": source},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+TRAIN_UNTIL_KILLED = """
+import os, signal, sys
+from bidiffsr.config import TrainingConfig
+from bidiffsr.training.trainer import train
+
+config, last = TrainingConfig.model_validate_json(sys.argv[1]), int(sys.argv[2])
+for step in train(config):
+    if step.iteration == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_goes_on_exactly(whole: Path, pictures: Path, tmp_path: Path) -> None:
+    config = configure(tmp_path / "run", pictures)
+    killed = in_a_process(TRAIN_UNTIL_KILLED, config.model_dump_json(), 5)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    # Two iterations past the last checkpoint are lost, though they had been recorded.
+    assert state_of(tmp_path / "run")["iteration"] == CHECKPOINT_EVERY
+    assert [record["iteration"] for record in records(tmp_path / "run")] == [1, 2, 3, 4, 5]
+    with (tmp_path / "run" / "log.jsonl").open("a") as file:
+        file.write('{"iteration": 6, "lo')  # as if killed while writing
+    progress = run(config)
+    assert [step.iteration for step in progress] == list(
+        range(CHECKPOINT_EVERY + 1, ITERATIONS + 1)
+    )
+    assert_as_if_uninterrupted(tmp_path / "run", whole)
+
+
+def test_time_running_out_is_a_clean_stop(whole: Path, pictures: Path, tmp_path: Path) -> None:
+    hurried = configure(tmp_path / "run", pictures, minutes=1e-9)
+    assert [step.iteration for step in run(hurried)] == [1]
+    assert state_of(tmp_path / "run")["iteration"] == 1
+    load_model(tmp_path / "run" / "model.safetensors")
+    assert [step.iteration for step in run(hurried)] == [2]
+    run(configure(tmp_path / "run", pictures))
+    assert_as_if_uninterrupted(tmp_path / "run", whole)
+
+
+def test_enough_time_does_not_stop_a_run(pictures: Path, tmp_path: Path) -> None:
+    config = configure(tmp_path / "run", pictures, minutes=60, iterations=2)
+    assert [step.iteration for step in run(config)] == [1, 2]
+
+
+def test_a_finished_run_does_nothing_more(whole: Path, pictures: Path) -> None:
+    before = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    assert run(configure(whole, pictures)) == []
+    assert {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()} == before
+
+
+def test_what_does_not_change_the_weights_may_change(
+    whole: Path, pictures: Path, tmp_path: Path
+) -> None:
+    run(configure(tmp_path / "run", pictures, checkpoint_every=1, log_every=2), 4)
+    run(configure(tmp_path / "run", pictures, checkpoint_every=100))
+    found, expected = state_of(tmp_path / "run"), state_of(whole)
+    for part in ("network", "average", "optimizer"):
+        assert_same(found[part], expected[part])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 6},
+        {"batch": 3},
+        {"loss": "l2"},
+        {"start_probability": None},
+        {"data": {"crop": 16}},
+        {"optimizer": {"learning_rate": 2e-2}},
+        {"model": {"scale": 2}},
+    ],
+)
+def test_another_configuration_in_the_same_folder_is_refused(
+    change: dict[str, Any], whole: Path, pictures: Path
+) -> None:
+    config = configure(whole, pictures)
+    values = config.model_dump()
+    for key, value in change.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    before = (whole / "state.pt").read_bytes()
+    with pytest.raises(TrainingError, match="another configuration") as error:
+        run(TrainingConfig.model_validate(values))
+    assert str(whole) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert (whole / "state.pt").read_bytes() == before
+
+
+def test_a_damaged_state_is_refused_and_left_alone(
+    whole: Path, pictures: Path, tmp_path: Path
+) -> None:
+    data = (whole / "state.pt").read_bytes()
+    damaged = [b"", b"\0", os.urandom(5000), data[: len(data) // 2], data[:-1], data[:1000]]
+    path = tmp_path / "state.pt"
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(TrainingError, match="state") as error:
+            run(configure(tmp_path, pictures))
+        assert "\n" not in str(error.value)
+        assert path.read_bytes() == content
+    for other in ([], {}, {"iteration": 3}, torch.zeros(2)):
+        torch.save(other, path)
+        with pytest.raises(TrainingError, match="state"):
+            run(configure(tmp_path, pictures))
+
+
+def test_a_state_runs_no_code(pictures: Path, tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.mkdir, (str(tmp_path / "it ran"),))
+
+    torch.save({"config": Runs()}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError):
+        run(configure(tmp_path, pictures))
+    assert not (tmp_path / "it ran").exists()
+
+
+# What a run leaves, and what it starts from.
+
+
+def test_the_model_file_holds_the_average(whole: Path, pictures: Path) -> None:
+    network, config = load_model(whole / "model.safetensors")
+    assert config == configure(whole, pictures).model
+    state = state_of(whole)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, state["average"][f"module.{name}"]), name
+        assert not torch.equal(value, state["network"][name]), name
+
+
+def test_the_average_is_exponential(pictures: Path, tmp_path: Path) -> None:
+    config = configure(tmp_path / "run", pictures)
+    average: dict[str, Tensor] = {}
+    for step in train(config.model_copy(update={"checkpoint_every": 1, "iterations": 4})):
+        network = state_of(tmp_path / "run")["network"]
+        for name, value in network.items():
+            old = average.get(name, value)
+            average[name] = 0.7 * old + 0.3 * value
+        assert step.iteration <= 4
+    for name, value in load_file(tmp_path / "run" / "model.safetensors").items():
+        torch.testing.assert_close(value, average[name])
+
+
+def test_progress_and_records(whole: Path, pictures: Path, tmp_path: Path) -> None:
+    progress = run(configure(tmp_path / "run", pictures, log_every=3))
+    for step in progress:
+        assert step.iterations == ITERATIONS
+        assert step.seconds_per_iteration > 0
+        assert step.scores is None
+        assert (step.loss is not None) == (step.iteration in (3, 6, ITERATIONS))
+    every = {record["iteration"]: record["loss"] for record in records(whole)}
+    assert list(every) == list(range(1, ITERATIONS + 1))
+    means = {3: (1, 2, 3), 6: (4, 5, 6), ITERATIONS: (7,)}
+    for record in records(tmp_path / "run"):
+        expected = np.mean([every[i] for i in means[record["iteration"]]])
+        assert record["loss"] == pytest.approx(expected, rel=1e-5)
+        assert progress[record["iteration"] - 1].loss == record["loss"]
+
+
+def test_the_recorded_learning_rate_is_the_one_used(whole: Path, pictures: Path) -> None:
+    optimizer = configure(whole, pictures).optimizer
+    for record in records(whole):
+        expected = learning_rate(optimizer, record["iteration"] - 1, ITERATIONS)
+        assert record["learning_rate"] == expected
+    (group,) = state_of(whole)["optimizer"]["param_groups"]
+    assert group["lr"] == records(whole)[-1]["learning_rate"]
+
+
+def test_training_starts_from_a_model_file(pictures: Path, tmp_path: Path) -> None:
+    still = {"learning_rate": 1e-12, "ema_decay": 0.5}
+    config = configure(tmp_path / "run", pictures, optimizer=still, iterations=1)
+    network = scramble(build_network(config.model.network))
+    save_model(tmp_path / "first.safetensors", network, config.model)
+    run(configure(tmp_path / "run", pictures, optimizer=still, iterations=1))
+    run(
+        configure(
+            tmp_path / "from it",
+            pictures,
+            optimizer=still,
+            iterations=1,
+            initialize_from=tmp_path / "first.safetensors",
+        )
+    )
+    afresh = load_file(tmp_path / "run" / "model.safetensors")
+    found = load_file(tmp_path / "from it" / "model.safetensors")
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-9)
+        assert not torch.allclose(afresh[name], value)
+
+
+def test_training_starts_from_a_sound_file_of_the_same_network(
+    pictures: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.safetensors"
+    config = configure(tmp_path / "run", pictures, initialize_from=path)
+    with pytest.raises(CheckpointError, match=r"other\.safetensors"):
+        run(config)
+    other = config.model.model_copy(
+        update={"network": tiny_network_config(timesteps=8, dropout=0.2)}
+    )
+    save_model(path, build_network(other.network), other)
+    with pytest.raises(TrainingError, match=r"other\.safetensors"):
+        run(config)
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(pictures: Path, tmp_path: Path) -> None:
+    wild = {"learning_rate": 1e30, "clip_norm": None}
+    with pytest.raises(TrainingError, match="learning_rate") as error:
+        run(configure(tmp_path / "run", pictures, optimizer=wild))
+    assert "\n" not in str(error.value)
+
+
+def test_it_learns_a_fixed_picture(tmp_path: Path) -> None:
+    """A gradient plus a grid that bicubic upscaling loses, always the same crop of it."""
+    rows, columns = np.mgrid[:CROP, :CROP]
+    grid = 90 * ((rows + columns) % 2)
+    picture = np.stack([4 * rows + grid, 4 * columns + grid, 120 + grid], axis=-1).astype(np.uint8)
+    (tmp_path / "pictures").mkdir()
+    Image.fromarray(picture).save(tmp_path / "pictures" / "fixed.png")
+    model = configure(tmp_path, tmp_path).model.model_dump()
+    model["diffusion"] |= {"prediction": "sample", "input_scaling": "signal"}
+    model["network"]["dropout"] = 0.0
+    config = configure(
+        tmp_path / "run",
+        tmp_path / "pictures",
+        model=model,
+        optimizer={"learning_rate": 1e-2},
+        iterations=60,
+        checkpoint_every=1000,
+    )
+    losses = [step.loss for step in train(config)]
+    assert all(loss is not None and math.isfinite(loss) for loss in losses)
+    begin, end = np.mean(losses[:3]), np.mean(losses[-10:])
+    assert end < 0.5 * begin
+
+
+# The learning rate.
+
+
+@pytest.mark.parametrize("iterations", [1, 7, 100])
+@pytest.mark.parametrize("final", [None, 0.0, 2e-5])
+@pytest.mark.parametrize("warmup", [0, 1, 10])
+def test_learning_rate_is_torchs_cosine_after_a_linear_warmup(
+    warmup: int, final: float | None, iterations: int
+) -> None:
+    config = OptimizerConfig(learning_rate=1e-3, final_learning_rate=final, warmup=warmup)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations, final or 0.0)
+    for iteration in range(iterations):
+        (decayed,) = (1e-3,) if final is None else cosine.get_last_lr()
+        expected = decayed * min(1, (iteration + 1) / (warmup + 1))
+        assert learning_rate(config, iteration, iterations) == pytest.approx(expected, rel=1e-9)
+        optimizer.step()
+        cosine.step()
+
+
+def test_learning_rate_never_is_zero_or_more_than_asked() -> None:
+    config = OptimizerConfig(learning_rate=1e-3, warmup=5)
+    rates = [learning_rate(config, iteration, 20) for iteration in range(20)]
+    assert rates[0] == pytest.approx(1e-3 / 6)
+    assert rates == sorted(rates)
+    assert rates[5:] == [1e-3] * 15
+
+
+# Crops.
+
+
+def crops_of(pictures: Path, **changes: Any) -> TrainingCrops:
+    values: dict[str, Any] = {"scale": SCALE, "crop": CROP, "seed": 3, "length": 200}
+    return TrainingCrops([pictures], **(values | changes))
+
+
+def digest(samples: Any) -> str:
+    hashed = hashlib.sha256()
+    for tensors in samples:
+        for tensor in tensors:
+            hashed.update(tensor.numpy().tobytes())
+    return hashed.hexdigest()
+
+
+DIGEST_WITH_WORKERS = """
+import hashlib, sys
+from pathlib import Path
+from torch.utils.data import DataLoader
+from bidiffsr.data.crops import TrainingCrops
+
+crops = TrainingCrops([Path(sys.argv[1])], scale=4, crop=32, seed=3, length=24)
+hashed = hashlib.sha256()
+for tensors in DataLoader(crops, batch_size=None, num_workers=2):
+    for tensor in tensors:
+        hashed.update(tensor.numpy().tobytes())
+print(hashed.hexdigest())
+"""
+
+
+def test_a_sample_depends_on_its_seed_and_index_alone(pictures: Path) -> None:
+    crops = crops_of(pictures)
+    assert len(crops) == 200
+    indices = range(24)
+    expected = digest(crops[index] for index in indices)
+    assert digest(crops[index] for index in indices) == expected
+    backwards = crops_of(pictures, cache=False, length=10**9)
+    samples = {index: backwards[index] for index in reversed(indices)}
+    assert digest(samples[index] for index in indices) == expected
+    assert digest(crops_of(pictures, seed=4)[index] for index in indices) != expected
+    in_workers = in_a_process(DIGEST_WITH_WORKERS, pictures)
+    assert in_workers.stdout.strip() == expected, in_workers.stderr
+
+
+def oriented(image: NDArray[np.float32], number: int) -> NDArray[np.float32]:
+    """One of the eight ways to lay a square."""
+    image = np.rot90(image, number % 4)
+    return image.transpose(1, 0, 2) if number >= 4 else image
+
+
+def test_a_crop_is_cut_from_the_whole_picture_and_its_condition(pictures: Path) -> None:
+    """Each sample is looked up in the whole picture: where it lies, and which way."""
+    places: dict[bytes, tuple[int, int, int, int]] = {}
+    conditions = []
+    corners = set()
+    for number, path in enumerate(sorted(pictures.iterdir())):
+        high = read_image(path).pixels
+        high = high[: high.shape[0] // SCALE * SCALE, : high.shape[1] // SCALE * SCALE]
+        conditions.append(cubic_upscale(to_float(imresize(high, 1 / SCALE)), SCALE))
+        rows, columns = (range(0, size - CROP + 1, SCALE) for size in high.shape[:2])
+        corners |= {(number, top, left) for top in (0, rows[-1]) for left in (0, columns[-1])}
+        for top in rows:
+            for left in columns:
+                crop = to_float(high[top : top + CROP, left : left + CROP])
+                for way in range(8):
+                    places[oriented(crop, way).tobytes()] = (number, top, left, way)
+    crops = crops_of(pictures)
+    seen = set()
+    for index in range(len(crops)):
+        picture, cond = (tensor.numpy().transpose(1, 2, 0) for tensor in crops[index])
+        assert picture.dtype == cond.dtype == np.float32
+        assert picture.shape == cond.shape == (CROP, CROP, 3)
+        number, top, left, way = places[picture.tobytes()]
+        expected = conditions[number][top : top + CROP, left : left + CROP]
+        np.testing.assert_allclose(cond, oriented(expected, way), rtol=0, atol=1e-6)
+        seen.add((number, top, left, way))
+    assert {way for *_, way in seen} == set(range(8))
+    assert corners <= {(number, top, left) for number, top, left, _ in seen}
+
+
+def test_pictures_may_be_left_out(pictures: Path) -> None:
+    crops = crops_of(pictures, exclude=["0.png"])
+    assert [path.name for path in crops.paths] == ["1.png"]
+    with pytest.raises(ConfigError, match=r"absent\.png"):
+        crops_of(pictures, exclude=["absent.png"])
+    with pytest.raises(ConfigError, match="no picture"):
+        crops_of(pictures, exclude=["0.png", "1.png"])
+
+
+def test_crops_that_cannot_be_are_refused(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="multiple"):
+        crops_of(pictures, crop=30)
+    with pytest.raises(ConfigError, match=r"\.png"):
+        crops_of(pictures, crop=64)[0]
+    with pytest.raises(BidiffsrError, match="nowhere"):
+        crops_of(tmp_path / "nowhere")
