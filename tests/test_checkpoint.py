@@ -939,7 +939,7 @@ def test_a_model_that_did_not_fit_the_disk_is_not_there(
     save_model(path, network, model_of(network))
     old = path.read_bytes()
     other = scramble(build_network(network.config))
-    with largest_file(100_000), pytest.raises(Exception, match="too large|written"):
+    with largest_file(100_000), pytest.raises(Exception, match=r"too large|written"):
         save_model(path, other, model_of(network))
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
@@ -954,13 +954,9 @@ def test_an_older_file_is_replaced_whole(network: BiDiffSRUNet, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("place", ["file/model.safetensors", "folder"])
-def test_a_place_that_cannot_be_written_is_named(
-    place: str, network: BiDiffSRUNet, tmp_path: Path
-) -> None:
-    (tmp_path / "file").write_text("x")
+def test_a_place_that_cannot_be_written_is_named(network: BiDiffSRUNet, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises((OutputError, Exception), match=place.partition("/")[0]):
-        save_model(tmp_path / place, network, model_of(network))
-    assert sorted(tmp_path.iterdir()) == before
+    with pytest.raises(OutputError) as error:
+        save_model(tmp_path / "folder", network, model_of(network))
+    assert_one_line(error, str(tmp_path / "folder"))
+    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]

@@ -7,12 +7,13 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -28,7 +29,7 @@ from bidiffsr.nn import BiDiffSRUNet
 from helpers import read_golden, relative_l2
 
 GOLDENS = [("unet_narrow", 10), ("unet_shallow_attn", 5)]
-DIFFUSERS_NAMES = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
+DIFFUSERS_NAMES: dict[str, Any] = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
 
 
 # Whole chains of the published sampler.
@@ -127,7 +128,13 @@ def beside(
         latent = step.latent  # no step inherits the rounding of another
 
 
-SPACINGS = [("leading", 10), ("leading", 7), ("leading", 1), ("trailing", 10), ("trailing", 1)]
+SPACINGS: list[tuple[Literal["leading", "trailing"], int]] = [
+    ("leading", 10),
+    ("leading", 7),
+    ("leading", 1),
+    ("trailing", 10),
+    ("trailing", 1),
+]
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])

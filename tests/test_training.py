@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import signal
 import subprocess
@@ -295,12 +294,10 @@ def test_the_model_file_holds_the_average(whole: Path, pictures: Path) -> None:
 def test_the_average_is_exponential(pictures: Path, tmp_path: Path) -> None:
     config = configure(tmp_path / "run", pictures)
     average: dict[str, Tensor] = {}
-    for step in train(config.model_copy(update={"checkpoint_every": 1, "iterations": 4})):
-        network = state_of(tmp_path / "run")["network"]
+    for _ in train(config.model_copy(update={"checkpoint_every": 1, "iterations": 4})):
+        network: dict[str, Tensor] = state_of(tmp_path / "run")["network"]
         for name, value in network.items():
-            old = average.get(name, value)
-            average[name] = 0.7 * old + 0.3 * value
-        assert step.iteration <= 4
+            average[name] = 0.7 * average.get(name, value) + 0.3 * value
     for name, value in load_file(tmp_path / "run" / "model.safetensors").items():
         torch.testing.assert_close(value, average[name])
 
@@ -393,10 +390,9 @@ def test_it_learns_a_fixed_picture(tmp_path: Path) -> None:
         iterations=60,
         checkpoint_every=1000,
     )
-    losses = [step.loss for step in train(config)]
-    assert all(loss is not None and math.isfinite(loss) for loss in losses)
-    begin, end = np.mean(losses[:3]), np.mean(losses[-10:])
-    assert end < 0.5 * begin
+    losses = [step.loss for step in train(config) if step.loss is not None]
+    assert len(losses) == 60
+    assert np.mean(losses[-10:]) < 0.6 * losses[0]  # which is that of the bicubic picture
 
 
 # The learning rate.

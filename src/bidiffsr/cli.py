@@ -315,22 +315,27 @@ def train(
     return 0
 
 
-@app.command
+@app.command(usage="Usage: bidiffsr convert CHECKPOINT -o MODEL [OPTIONS] [--KEY VALUE]...")
 def convert(
     checkpoint: Path,
     /,
-    *,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     options: Path | None = None,
     packed: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Turn a checkpoint of the published BI-DiffSR code into a model file.
+    """Turn a checkpoint of the published BI-DiffSR code into a model file, or pack a model.
 
     `bidiffsr convert net_g.pth --options test_BI_DiffSR_x4.yml -o model.safetensors --packed`
 
+    `bidiffsr convert run/model.safetensors -o small.safetensors --packed --sampling.steps 2`
+
+    Any key of what the model says of itself may be set so (see `bidiffsr inspect`); values are
+    YAML.
+
     Args:
-        checkpoint: The .pth file, or a .safetensors file with the same names.
+        checkpoint: A .pth file, a .safetensors file with the same names, or a model file.
         output: The model file to write; it ends in .safetensors.
         options: The option file it was trained or tested with, which describes the network.
         packed: Store binarized weights as single bits: all that upscaling needs, but training
@@ -341,9 +346,17 @@ def convert(
         raise OutputError(f"{output}: expected a name that ends in .safetensors")
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: exists already; remove it or pass --overwrite")
-    from bidiffsr.checkpoint import convert_reference, save_model
+    from bidiffsr.checkpoint import convert_reference, is_model, load_model, save_model
+    from bidiffsr.config import ModelConfig, parse_config
+    from bidiffsr.overrides import with_overrides
 
-    network, config = convert_reference(checkpoint, options)
+    ours = options is None and is_model(checkpoint)
+    network, config = load_model(checkpoint) if ours else convert_reference(checkpoint, options)
+    values = with_overrides(config.model_dump(mode="json"), overrides, str(checkpoint))
+    changed = parse_config(ModelConfig, values, str(checkpoint))
+    if changed.network != config.network:
+        raise ConfigError("--network: cannot be changed, since the weights are of this network")
+    config = changed
     save_model(output, network, config, packed=packed)
     say(f"{output}: {metric(output.stat().st_size)}B")
 

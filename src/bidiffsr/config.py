@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from bidiffsr.errors import ConfigError
 
@@ -111,7 +111,24 @@ class SR3Config(Config):
         return self
 
 
-NetworkConfig = Annotated[BiDiffSRConfig | SR3Config, Field(discriminator="architecture")]
+def _tag(key: str, default: str, other: str) -> Discriminator:
+    """Chooses a member of a union by ``key``, which may be left out for the ``default``."""
+
+    def choose(value: Any) -> Any:
+        named = value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
+        return named if isinstance(named, str) else str(named)
+
+    return Discriminator(
+        choose,
+        custom_error_type="tag",
+        custom_error_message=f"{key} must be '{default}' or '{other}'",
+    )
+
+
+NetworkConfig = Annotated[
+    Annotated[BiDiffSRConfig, Tag("bidiffsr")] | Annotated[SR3Config, Tag("sr3")],
+    _tag("architecture", "bidiffsr", "sr3"),
+]
 
 
 class LinearSchedule(Config):
@@ -133,7 +150,11 @@ class AngularSchedule(Config):
     timesteps: Annotated[int, Field(gt=0, le=1000)] = 8
 
 
-ScheduleConfig = Annotated[LinearSchedule | AngularSchedule, Field(discriminator="kind")]
+ScheduleConfig = Annotated[
+    Annotated[LinearSchedule, Tag("linear")] | Annotated[AngularSchedule, Tag("angular")],
+    _tag("kind", "linear", "angular"),
+]
+_TAGS = {"bidiffsr", "sr3", "linear", "angular"}
 
 
 class DiffusionConfig(Config):
@@ -261,8 +282,11 @@ def parse_config(kind: type[ConfigType], values: Any, where: str) -> ConfigType:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "configuration"
+        parts = [str(part) for part in first["loc"] if part not in _TAGS]
+        key = ".".join(parts) or "configuration"
         message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown key; correct or remove it"
         raise ConfigError(f"{where}: {key}: {message}") from None
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.errors import MemoryEstimateError
 
-_CGROUP_LIMITS = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+# Control groups, version 2 and 1: limit, use, and the part of it that is file cache to be had.
+_CGROUPS = (
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+        "total_inactive_file",
+    ),
 )
 # Measured growth of the peak resident set over one step (`make bench`): full-size feature maps of
 # `channels` float32 values, and what does not grow with the picture.
@@ -29,20 +35,21 @@ def estimate_memory(config: BiDiffSRConfig | SR3Config, height: int, width: int)
 def available_memory() -> int | None:
     """Bytes this process may still take, or None where the system does not say."""
     found = []
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                found.append(int(line.split()[1]) * 1024)
-    except OSError:
-        pass
-    for path in _CGROUP_LIMITS:
-        try:
-            found.append(int(path.read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
+    with suppress(OSError, KeyError):
+        found.append(_table(Path("/proc/meminfo"))["MemAvailable:"] * 1024)
+    for limit, use, cache in _CGROUPS:
+        with suppress(OSError, ValueError):
+            free = int(Path(limit).read_text("ascii")) - int(Path(use).read_text("ascii"))
+            found.append(free + _table(Path(use).with_name("memory.stat")).get(cache, 0))
     if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(found, default=None)
+
+
+def _table(path: Path) -> dict[str, int]:
+    """A file of lines "name number ..."."""
+    lines = (line.split() for line in path.read_text("ascii").splitlines())
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
 
 
 def require_memory(config: BiDiffSRConfig | SR3Config, height: int, width: int) -> None:

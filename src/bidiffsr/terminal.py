@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 _EXTRAS = {
     "torch": "torch",
     "lightning_fabric": "train",
-    "torchdata": "train",
     "tensorboardX": "train",
 }
 # Where no terminal sets a width, tables must not be cut to the customary 80 columns.

@@ -4,7 +4,7 @@ Nothing is unpickled beyond tensors, and no tensor is allocated before the file'
 to fit the configuration.
 """
 
-from bidiffsr.checkpoint.models import load_model, save_model
+from bidiffsr.checkpoint.models import is_model, load_model, save_model
 from bidiffsr.checkpoint.reference import (
     convert_reference,
     from_reference,
@@ -14,6 +14,7 @@ from bidiffsr.checkpoint.reference import (
 __all__ = [
     "convert_reference",
     "from_reference",
+    "is_model",
     "load_model",
     "reference_network_config",
     "save_model",

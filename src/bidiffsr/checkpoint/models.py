@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from bidiffsr.checkpoint.packing import pack
@@ -37,7 +38,17 @@ def save_model(
     if packed:
         state = pack(network, state)
     header = {METADATA_KEY: config.model_dump_json()}
-    write_atomically(path, lambda temporary: save_file(state, temporary, metadata=header))
+    data = save(state, metadata=header)
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def is_model(path: Path) -> bool:
+    """Whether ``path`` is one of our model files, sound or not."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return METADATA_KEY in (file.metadata() or {})
+    except (SafetensorError, OSError, ValueError):
+        return False
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelConfig]:

@@ -110,6 +110,9 @@ def reference_network_config(options: Mapping[str, Any], where: str) -> BiDiffSR
 def convert_reference(path: Path, option_file: Path | None) -> tuple[BiDiffSRUNet, ModelConfig]:
     """Read a published checkpoint with its option file (``network_g``, ``beta_schedule``).
 
+    Without an option file the network's options come from the checkpoint itself, as in
+    ``from_reference``, and the chain is the published one.
+
     Raises:
         CheckpointError, ConfigError: as ``from_reference``.
     """

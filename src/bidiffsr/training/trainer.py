@@ -7,6 +7,7 @@ for bit, to an uninterrupted one on the same machine.
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Generator, Iterator
@@ -226,7 +227,11 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        write_atomically(self.config.output / STATE_NAME, lambda path: torch.save(state, path))
+        # To memory first: torch's own file writing hides the system's reason when it fails.
+        data = io.BytesIO()
+        torch.save(state, data)
+        path = self.config.output / STATE_NAME
+        write_atomically(path, lambda temporary: temporary.write_bytes(data.getbuffer()))
         save_model(self.config.output / MODEL_NAME, self.average.module, self.config.model)
 
     def _restore(self) -> None:
