@@ -39,7 +39,7 @@ from bidiffsr.config import (
 from bidiffsr.errors import CheckpointError, ConfigError, OutputError
 from bidiffsr.files import write_atomically
 from bidiffsr.nn import BiDiffSRUNet, build_network
-from helpers import read_golden, relative_l2, scramble, tiny_network_config
+from helpers import largest_file, read_golden, relative_l2, scramble, tiny_network_config
 
 State = dict[str, Tensor]
 
@@ -911,17 +911,6 @@ def test_an_interrupted_write_leaves_everything_as_it_was(tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """The system refuses to let files grow beyond this, as it does when a disk is full."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))  # Python ignores the signal
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_is_an_output_error(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -939,8 +928,9 @@ def test_a_model_that_did_not_fit_the_disk_is_not_there(
     save_model(path, network, model_of(network))
     old = path.read_bytes()
     other = scramble(build_network(network.config))
-    with largest_file(100_000), pytest.raises(Exception, match=r"too large|written"):
+    with largest_file(100_000), pytest.raises(OutputError) as error:
         save_model(path, other, model_of(network))
+    assert_one_line(error, str(path))
     assert path.read_bytes() == old
     assert list(tmp_path.iterdir()) == [path]
 
@@ -954,9 +944,22 @@ def test_an_older_file_is_replaced_whole(network: BiDiffSRUNet, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_named(network: BiDiffSRUNet, tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["folder", "absent/model.safetensors"])
+def test_a_place_that_cannot_be_written_is_named(
+    place: str, network: BiDiffSRUNet, tmp_path: Path
+) -> None:
     (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OutputError) as error:
-        save_model(tmp_path / "folder", network, model_of(network))
-    assert_one_line(error, str(tmp_path / "folder"))
-    assert list(tmp_path.iterdir()) == [tmp_path / "folder"]
+        save_model(tmp_path / place, network, model_of(network))
+    assert_one_line(error, str(tmp_path / place))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_model_file_may_be_read_by_whoever_may_read_others(
+    network: BiDiffSRUNet, tmp_path: Path
+) -> None:
+    (tmp_path / "other").write_text("x")
+    save_model(tmp_path / "model.safetensors", network, model_of(network))
+    modes = {path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 1

@@ -23,12 +23,18 @@ import bidiffsr
 from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
-from bidiffsr.errors import BidiffsrError, CheckpointError, ConfigError, TrainingError
+from bidiffsr.errors import (
+    BidiffsrError,
+    CheckpointError,
+    ConfigError,
+    OutputError,
+    TrainingError,
+)
 from bidiffsr.images import read_image, to_float
 from bidiffsr.nn import build_network
 from bidiffsr.resize import cubic_upscale, imresize
 from bidiffsr.training.trainer import TrainingProgress, learning_rate, train
-from helpers import scramble, tiny_network_config
+from helpers import largest_file, scramble, tiny_network_config
 
 ITERATIONS = 7
 CHECKPOINT_EVERY = 3
@@ -189,6 +195,21 @@ def test_a_killed_run_goes_on_exactly(whole: Path, pictures: Path, tmp_path: Pat
     assert [step.iteration for step in progress] == list(
         range(CHECKPOINT_EVERY + 1, ITERATIONS + 1)
     )
+    assert_as_if_uninterrupted(tmp_path / "run", whole)
+
+
+def test_a_full_disk_costs_no_more_than_the_last_checkpoint(
+    whole: Path, pictures: Path, tmp_path: Path
+) -> None:
+    config = configure(tmp_path / "run", pictures)
+    run(config, CHECKPOINT_EVERY)
+    before = (tmp_path / "run" / "state.pt").read_bytes()
+    assert len(before) > 50_000
+    with largest_file(50_000), pytest.raises(OutputError, match=r"state\.pt"):
+        run(config)
+    assert (tmp_path / "run" / "state.pt").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))
+    run(config)
     assert_as_if_uninterrupted(tmp_path / "run", whole)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bidiffsr.binary import BinaryConv2d
 from bidiffsr.checkpoint import from_reference
 from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.nn import BiDiffSRUNet, SR3UNet, build_network
+from bidiffsr.nn.blocks import SelfAttention, TimeEmbedding
 from bidiffsr.nn.counting import LayerCount, count, total
 from helpers import golden_keys, read_golden, relative_l2, scramble, tiny_network_config
 
@@ -117,6 +120,39 @@ def test_build_network_builds_what_the_configuration_says(
         network = build_network(config)
     assert isinstance(network, SR3UNet) == isinstance(config, SR3Config)
     assert network.config == config
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 12)])
+def test_attention_is_the_softmax_written_out(size: tuple[int, int]) -> None:
+    attention = SelfAttention(8, 4)
+    scramble(attention)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 8, *size, generator=generator)
+    with torch.no_grad():
+        found = attention(x).numpy()
+        normed = F.group_norm(x, 4, attention.norm.weight, attention.norm.bias).double().numpy()
+    project = attention.qkv.weight.detach().double().numpy()[:, :, 0, 0]
+    out = attention.out.weight.detach().double().numpy()[:, :, 0, 0]
+    bias = attention.out.bias.detach().double().numpy()  # type: ignore[union-attr]
+    for sample, before, result in zip(normed, x.numpy(), found, strict=True):
+        query, key, value = np.split(project @ sample.reshape(8, -1), 3)
+        weight = np.exp(query.T @ key / np.sqrt(8))  # row: who asks, column: who is asked
+        weight /= weight.sum(axis=1, keepdims=True)
+        attended = out @ (value @ weight.T) + bias[:, None]
+        np.testing.assert_allclose(result, before + attended.reshape(8, *size), atol=1e-5)
+
+
+def test_time_embedding_is_the_formula() -> None:
+    embedding = TimeEmbedding(8)
+    scramble(embedding)
+    timesteps = torch.tensor([0, 1, 37, 1999])
+    angle = timesteps.numpy()[:, None] * np.exp(-np.log(1e4) * np.arange(4) / 4)
+    encoding = torch.from_numpy(np.concatenate([np.sin(angle), np.cos(angle)], axis=1)).float()
+    expand, contract = embedding.expand, embedding.contract
+    hidden = F.silu(F.linear(encoding, expand.weight, expand.bias))
+    expected = F.linear(hidden, contract.weight, contract.bias)
+    # Sines of large angles: float32 knows 1999 radians to about 1e-4.
+    torch.testing.assert_close(embedding(timesteps), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_dropout_acts_in_training_only() -> None:
