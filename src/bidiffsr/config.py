@@ -16,6 +16,9 @@ from bidiffsr.errors import ConfigError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Timesteps = Annotated[int, Field(gt=0, le=100_000)]
+
+_MAX_CHANNELS = 2**14
 
 
 class Config(BaseModel):
@@ -24,8 +27,22 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def _check_levels(channels: int, multipliers: tuple[int, ...], norm_groups: int) -> None:
+    """What holds for any U-Net of ours; the limits keep a hostile header from costing anything."""
+    if not 1 <= len(multipliers) <= 8:
+        raise ValueError(f"multipliers: {len(multipliers)} levels given, expected 1 to 8")
+    if channels % 2:
+        raise ValueError(f"channels: {channels} is odd; the time encoding halves it")
+    if channels % norm_groups:
+        raise ValueError(f"channels: {channels} must be a multiple of norm_groups, {norm_groups}")
+    if channels * max(multipliers) > _MAX_CHANNELS:
+        raise ValueError(
+            f"channels: {channels} times {max(multipliers)} is more than {_MAX_CHANNELS}"
+        )
+
+
 class BiDiffSRConfig(Config):
-    """The binarized U-Net; defaults are the published network (spec §1, paper §4.1)."""
+    """The binarized U-Net; defaults are the published network (docs/method.md)."""
 
     architecture: Literal["bidiffsr"] = "bidiffsr"
     channels: PositiveInt = 64
@@ -36,10 +53,10 @@ class BiDiffSRConfig(Config):
     """Levels (0 = full size) whose residual blocks attend; the middle always does."""
     full_precision_up_levels: Annotated[int, Field(ge=0)] = 2
     """How many levels going up, counted from the shallowest, stay full precision."""
-    timesteps: PositiveInt = 2000
+    timesteps: Timesteps = 2000
     """T, by which a timestep is assigned to its group: k = clamp(floor(t K / T), 0, K - 1)."""
     time_groups: Annotated[int, Field(ge=1, le=1000)] = 5
-    """K, the number of parameter sets of TaR and TaA (paper §3.4)."""
+    """K, the number of parameter sets of TaR and TaA."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     method: Literal["bi-diffsr", "full-precision"] = "bi-diffsr"
     resampling: Literal["consistent", "strided"] = "consistent"
@@ -58,16 +75,10 @@ class BiDiffSRConfig(Config):
 
     @model_validator(mode="after")
     def _check(self) -> BiDiffSRConfig:
+        _check_levels(self.channels, self.multipliers, self.norm_groups)
         levels = len(self.multipliers)
-        if not 1 <= levels <= 8:
-            raise ValueError(f"multipliers: {levels} levels given, expected 1 to 8")
-        if self.channels % 2:
-            raise ValueError(f"channels: {self.channels} is odd; the time encoding halves it")
-        if self.channels % self.norm_groups or self.channels * max(self.multipliers) > 2**14:
-            raise ValueError(
-                f"channels: {self.channels} must be a multiple of norm_groups "
-                f"({self.norm_groups}) and at most {2**14} at the deepest level"
-            )
+        if self.multipliers[0] != 1:
+            raise ValueError(f"multipliers: {self.multipliers} must begin with 1, as the stem does")
         if self.full_precision_up_levels > levels:
             raise ValueError(
                 f"full_precision_up_levels: {self.full_precision_up_levels} of {levels} levels"
@@ -87,7 +98,7 @@ class BiDiffSRConfig(Config):
 
 
 class SR3Config(Config):
-    """SR3, the full-precision rival (spec §6); defaults are the paper's 55.4 M parameters."""
+    """SR3 (Saharia et al. 2021), the full-precision rival; defaults are 55.4 M parameters."""
 
     architecture: Literal["sr3"] = "sr3"
     channels: PositiveInt = 64
@@ -103,11 +114,7 @@ class SR3Config(Config):
 
     @model_validator(mode="after")
     def _check(self) -> SR3Config:
-        if self.channels % 2 or self.channels % self.norm_groups:
-            raise ValueError(
-                f"channels: {self.channels} must be even and a multiple of norm_groups "
-                f"({self.norm_groups})"
-            )
+        _check_levels(self.channels, self.multipliers, self.norm_groups)
         return self
 
 
@@ -132,10 +139,10 @@ NetworkConfig = Annotated[
 
 
 class LinearSchedule(Config):
-    """The published noise schedule: betas linear in t, T timesteps (spec §3)."""
+    """The published noise schedule: betas linear in t."""
 
     kind: Literal["linear"] = "linear"
-    timesteps: PositiveInt = 2000
+    timesteps: Timesteps = 2000
     beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
     beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
 
@@ -172,6 +179,15 @@ class DiffusionConfig(Config):
     """"signal": the network sees the noisy variable times its signal level, so nothing but the
     upscaled picture where the level is zero."""
 
+    @model_validator(mode="after")
+    def _check(self) -> DiffusionConfig:
+        if self.prediction == "epsilon" and isinstance(self.schedule, AngularSchedule):
+            raise ValueError(
+                "prediction: epsilon says nothing of the clean variable where an angular schedule "
+                "has no signal; choose v or sample"
+            )
+        return self
+
 
 class SamplingConfig(Config):
     """How a model file asks to be sampled where the user says nothing."""
@@ -182,6 +198,12 @@ class SamplingConfig(Config):
     eta: Fraction = 0.0
     noise_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Standard deviation of the start noise; below 1 trades detail for fidelity."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SamplingConfig:
+        if self.sampler != "ddim" and self.eta > 0:
+            raise ValueError(f"eta: {self.eta}, but {self.sampler} is deterministic; make it 0")
+        return self
 
 
 class ModelConfig(Config):
@@ -267,6 +289,13 @@ class TrainingConfig(Config):
     compile: bool = False
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Stop cleanly, with a checkpoint, after this long; the same command goes on."""
+
+    @model_validator(mode="after")
+    def _check(self) -> TrainingConfig:
+        for multiple in (self.model.scale, self.model.network.size_multiple):
+            if self.data.crop % multiple:
+                raise ValueError(f"data.crop: {self.data.crop} must be a multiple of {multiple}")
+        return self
 
 
 ConfigType = TypeVar("ConfigType", bound=Config)

@@ -6,6 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from bidiffsr.errors import OutputError
@@ -43,7 +44,8 @@ def write_atomically(
             f"{printable(path)}: cannot be written ({reason(error)}); nothing was changed"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def printable(path: StrPath) -> str:

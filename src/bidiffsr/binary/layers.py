@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class TimestepShift(nn.Module):
-    """TaR: a learned shift per channel and time group before the sign (BI-DiffSR §3, "TaR").
+    """TaR: a learned shift per channel and time group before the sign.
 
     Its K sets are gathered by the group of each sample, so that a batch may mix timesteps.
     """
@@ -23,7 +23,7 @@ class TimestepShift(nn.Module):
 
 
 class TimestepRPReLU(nn.Module):
-    """TaA: RPReLU(y) = PReLU(y + b0; slope) + b1 per channel and group (BI-DiffSR §3, "TaA")."""
+    """TaA: RPReLU(y) = PReLU(y + b0; slope) + b1 per channel and group."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()

@@ -19,7 +19,7 @@ class ConvMethod(Protocol):
 
 
 class FullPrecision:
-    """Plain biased convolutions (spec §1: the two shallowest levels going up)."""
+    """Plain biased convolutions: what the two shallowest levels going up have."""
 
     def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
         """See ``ConvMethod.conv``."""
@@ -28,7 +28,7 @@ class FullPrecision:
 
 @dataclass(frozen=True)
 class BiDiffSR:
-    """TaR → sign ⊛ alpha·sign(w) → TaA → + identity (paper §3.2, §3.4).
+    """TaR → sign ⊛ alpha·sign(w) → TaA → + identity (docs/method.md, "BI-Conv").
 
     Where the shape changes, no identity shortcut is possible and none is added.
     """

@@ -1,4 +1,4 @@
-"""The two binarizers of BI-DiffSR and their gradients (spec §1; Bi-Real Net, ReActNet)."""
+"""The two binarizers of BI-DiffSR and their gradients (docs/method.md, "BI-Conv")."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ActivationSign(nn.Module):
 
     Forward:  a = sign(x), with sign(0) = +1
     Gradient: 2 + 2x on [-1, 0), 2 - 2x on [0, 1), 0 elsewhere
-    Source:   Bi-Real Net (Liu et al. 2018), eq. 6; spec §1
+    Source:   Bi-Real Net (Liu et al. 2018), approximation of the sign
 
     Shape and dtype of the input are kept.
     """

@@ -5,11 +5,8 @@ to fit the configuration.
 """
 
 from bidiffsr.checkpoint.models import is_model, load_model, save_model
-from bidiffsr.checkpoint.reference import (
-    convert_reference,
-    from_reference,
-    reference_network_config,
-)
+from bidiffsr.checkpoint.options import reference_network_config
+from bidiffsr.checkpoint.reference import convert_reference, from_reference
 
 __all__ = [
     "convert_reference",

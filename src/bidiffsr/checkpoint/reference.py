@@ -11,17 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr.binary import ConvBlock
-from bidiffsr.checkpoint.packing import form
-from bidiffsr.checkpoint.tensors import load_into, parse_json, read_tensors
-from bidiffsr.config import (
-    BiDiffSRConfig,
-    DiffusionConfig,
-    LinearSchedule,
-    ModelConfig,
-    SamplingConfig,
-    load_yaml,
-    parse_config,
-)
+from bidiffsr.checkpoint.options import reference_model_config, reference_network_config
+from bidiffsr.checkpoint.tensors import check_fits, load_into, parse_json, read_tensors
+from bidiffsr.config import BiDiffSRConfig, ModelConfig, load_yaml
 from bidiffsr.errors import CheckpointError, ConfigError
 from bidiffsr.nn import BiDiffSRUNet
 from bidiffsr.nn.blocks import ConsistentDown, ConsistentUp, ResidualBlock, ShuffleFusion
@@ -61,52 +53,6 @@ def from_reference(
     return load_into(config, _rename_reference(state, config, path), path)
 
 
-def reference_network_config(options: Mapping[str, Any], where: str) -> BiDiffSRConfig:
-    """Map the published ``network_g`` options onto ours.
-
-    There, attention and full-precision levels are named by a pretend picture size that halves
-    at each level (``image_size``, ``attn_res``, ``fp_res``); here by level index.
-
-    Raises:
-        ConfigError: naming the first option that is missing, unknown or out of range.
-    """
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"{where}: network_g must be a mapping, got {type(options).__name__}")
-    names = {
-        "inner_channel": "channels",
-        "channel_mults": "multipliers",
-        "res_blocks": "blocks_per_level",
-        "norm_groups": "norm_groups",
-        "total_step": "timesteps",
-        "dynamic_group": "time_groups",
-        "dropout": "dropout",
-    }
-    ignored = {"type", "in_channel", "out_channel", "image_size", "attn_res", "fp_res"}
-    unknown = sorted(set(options) - set(names) - ignored)
-    if unknown:
-        raise ConfigError(f"{where}: network_g.{unknown[0]}: unknown option")
-    missing = [key for key in [*names, "image_size"] if key not in options and key != "dropout"]
-    if missing:
-        raise ConfigError(f"{where}: network_g.{missing[0]}: missing")
-    if options.get("in_channel", 6) != 6 or options.get("out_channel", 3) != 3:
-        raise ConfigError(f"{where}: network_g.in_channel/out_channel: must be 6 and 3")
-    values = {ours: options[theirs] for theirs, ours in names.items() if theirs in options}
-    config = parse_config(BiDiffSRConfig, values | {"full_precision_up_levels": 0}, where)
-    sizes = [options["image_size"] // 2**level for level in range(len(config.multipliers))]
-    full_precision = [size in (options.get("fp_res") or ()) for size in sizes]
-    count = sum(full_precision)
-    if not all(full_precision[:count]):
-        raise ConfigError(
-            f"{where}: network_g.fp_res: must name the shallowest levels {sizes[:count]}, "
-            f"got {options.get('fp_res')}"
-        )
-    attention = [
-        level for level, size in enumerate(sizes) if size in (options.get("attn_res") or ())
-    ]
-    values |= {"full_precision_up_levels": count, "attention_levels": attention}
-    return parse_config(BiDiffSRConfig, values, where)
-
-
 def convert_reference(path: Path, option_file: Path | None) -> tuple[BiDiffSRUNet, ModelConfig]:
     """Read a published checkpoint with its option file (``network_g``, ``beta_schedule``).
 
@@ -119,41 +65,12 @@ def convert_reference(path: Path, option_file: Path | None) -> tuple[BiDiffSRUNe
     document: dict[str, Any] = {}
     if option_file is not None:
         loaded = load_yaml(option_file)
-        if not isinstance(loaded, dict) or "network_g" not in loaded:
+        if not isinstance(loaded, dict) or loaded.get("network_g") is None:
             raise ConfigError(f"{option_file}: has no network_g; expected a published option file")
         document = loaded
     network = from_reference(path, document.get("network_g"))
-    betas = document.get("beta_schedule") or {}
-    if betas.get("schedule", "linear") != "linear":
-        raise ConfigError(
-            f"{option_file}: beta_schedule.schedule: {betas['schedule']!r}, expected 'linear'"
-        )
-    schedule = {
-        "timesteps": betas.get("n_timestep", network.config.timesteps),
-        "beta_start": betas.get("linear_start", 1e-6),
-        "beta_end": betas.get("linear_end", 1e-2),
-    }
     where = str(option_file or path)
-    prediction = {"epsilon": "epsilon", "v_prediction": "v", "sample": "sample"}
-    named = betas.get("prediction_type", "epsilon")
-    if named not in prediction:
-        raise ConfigError(
-            f"{where}: beta_schedule.prediction_type: {named!r}, expected one of "
-            f"{', '.join(prediction)}"
-        )
-    diffusion = DiffusionConfig(
-        schedule=parse_config(LinearSchedule, schedule, f"{where}: beta_schedule"),
-        prediction=prediction[named],  # type: ignore[arg-type]
-    )
-    steps = {"steps": betas.get("num_inference_steps", 50)}
-    values = {
-        "network": network.config,
-        "diffusion": diffusion,
-        "sampling": parse_config(SamplingConfig, steps, f"{where}: beta_schedule"),
-        "scale": document.get("scale", 4),
-        "provenance": {"source": path.name},
-    }
-    return network, parse_config(ModelConfig, values, where)
+    return network, reference_model_config(document, network.config, path.name, where)
 
 
 def _rename_reference(
@@ -165,21 +82,18 @@ def _rename_reference(
     remaining = dict(state)
     renamed: dict[str, Tensor] = {}
     for ours, theirs in _reference_names(network):
+        shape = network.get_parameter(ours).shape
+        by_group = ".shift." in ours or ".activation." in ours
         values = []
         for name in theirs:
             if name not in remaining:
                 raise CheckpointError(f"{path}: {name}: missing")
-            values.append(remaining.pop(name))
-        shape = tuple(network.get_parameter(ours).shape)
-        if len(theirs) == 1 and values[0].shape == shape:
-            renamed[ours] = values[0]
-            continue
-        for name, value in zip(theirs, values, strict=True):
-            if value.numel() != shape[-1] or len(theirs) != shape[0]:
-                raise CheckpointError(
-                    f"{path}: {name}: has {form(value)}, expected float of {list(shape[1:])}"
-                )
-        renamed[ours] = torch.stack([value.reshape(-1) for value in values])
+            value = remaining.pop(name)
+            if by_group and value.shape == (1, shape[1], 1, 1):
+                value = value.reshape(-1)
+            check_fits(value, shape[1:] if by_group else shape, f"{path}: {name}")
+            values.append(value)
+        renamed[ours] = torch.stack(values) if by_group else values[0]
     if remaining:
         raise CheckpointError(f"{path}: {min(remaining)}: is no part of this network")
     return renamed

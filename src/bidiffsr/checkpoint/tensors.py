@@ -16,6 +16,11 @@ from bidiffsr.config import NetworkConfig
 from bidiffsr.errors import CheckpointError
 from bidiffsr.nn import build_network
 
+_DTYPES = {
+    *(torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
+}
+
 
 def load_into(config: NetworkConfig, state: Mapping[str, Tensor], path: Path) -> Any:
     """Build the network of ``config`` around ``state``, once every key is known to fit."""
@@ -26,13 +31,7 @@ def load_into(config: NetworkConfig, state: Mapping[str, Tensor], path: Path) ->
     for name, parameter in expected.items():
         if name not in state:
             raise CheckpointError(f"{path}: {name}: missing")
-        value = state[name]
-        if value.shape != parameter.shape or not value.is_floating_point():
-            raise CheckpointError(
-                f"{path}: {name}: has {form(value)}, expected float of {list(parameter.shape)}"
-            )
-        if not value.isfinite().all():
-            raise CheckpointError(f"{path}: {name}: holds NaN or infinity")
+        check_fits(state[name], parameter.shape, f"{path}: {name}")
     unexpected = sorted(set(state) - set(expected))
     if unexpected:
         raise CheckpointError(f"{path}: {unexpected[0]}: is no part of this network")
@@ -42,6 +41,18 @@ def load_into(config: NetworkConfig, state: Mapping[str, Tensor], path: Path) ->
     return network.requires_grad_(True).eval()
 
 
+def check_fits(value: Tensor, shape: torch.Size, where: str) -> None:
+    """Make sure that a tensor can be a parameter of ``shape``.
+
+    Raises:
+        CheckpointError: it has another shape, is not of floats, or holds NaN or infinity.
+    """
+    if value.shape != shape or not value.is_floating_point():
+        raise CheckpointError(f"{where}: has {form(value)}, expected float of {list(shape)}")
+    if not value.isfinite().all():
+        raise CheckpointError(f"{where}: holds NaN or infinity")
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """All tensors and the metadata of a ``.safetensors`` or ``.pth`` file."""
     if not path.is_file():
@@ -49,16 +60,30 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                metadata = file.metadata() or {}
         except (SafetensorError, OSError, ValueError) as error:
             raise CheckpointError(f"{path}: is not a sound safetensors file: {error}") from None
+        _check_plain(state, path)
+        return state, metadata
     try:
-        # memory-mapped and weights-only: only tensors and plain containers are ever built
+        # Weights-only: tensors and plain containers are built, nothing else is run.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged and hostile pickles
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         raise CheckpointError(f"{path}: is not a sound PyTorch checkpoint: {reason}") from None
-    return _find_state(loaded, path), {}
+    state = _find_state(loaded, path)
+    _check_plain(state, path)
+    return state, {}
+
+
+def _check_plain(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that have no values, or none that arithmetic here knows."""
+    for name, value in state.items():
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or value.dtype not in _DTYPES:
+            kind = f"{value.layout} {value.dtype} on {value.device}".replace("torch.", "")
+            raise CheckpointError(f"{path}: {name}: is {kind}, expected plain numbers")
 
 
 def _find_state(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -80,5 +105,5 @@ def parse_json(text: str, where: str) -> Any:
     """Plain data out of JSON text; CheckpointError naming ``where`` if it is none."""
     try:
         return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: is not JSON: {error}") from None

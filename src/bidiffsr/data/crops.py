@@ -6,9 +6,10 @@ samples an uninterrupted one sees, whatever the number of workers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         self.crop = crop
         self.seed = seed
         self.length = length
-        self._pair = lru_cache(maxsize=None if cache else 1)(self._read_pair)
+        self.cache = cache
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -90,6 +91,14 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         ]
         upscaled = cubic_upscale(to_float(window), self.scale)
         return upscaled[above * self.scale :, before * self.scale :][: self.crop, : self.crop]
+
+    @cached_property
+    def _pair(self) -> Callable[[int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        return lru_cache(maxsize=None if self.cache else 1)(self._read_pair)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For worker processes, which fill caches of their own."""
+        return {name: value for name, value in vars(self).items() if name != "_pair"}
 
     def _read_pair(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         path = self.paths[number]

@@ -10,6 +10,7 @@ from typing import Protocol
 from bidiffsr.diffusion.prediction import Array
 from bidiffsr.diffusion.process import Denoiser
 from bidiffsr.diffusion.schedule import Schedule
+from bidiffsr.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,9 @@ def ddim(
 
     Yields:
         One ``SamplingStep`` a timestep.
+
+    Raises:
+        ConfigError: eta > 0 without ``fresh_noise``.
     """
     for index, timestep in enumerate(timesteps):
         following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
@@ -77,7 +81,9 @@ def ddim(
         fresh = eta * ratio * math.sqrt(max(0.0, 1 - (signal / next_signal) ** 2))
         kept = math.sqrt(max(0.0, next_noise**2 - fresh**2))
         x = next_signal * clean + kept * noise  # eq. 12
-        if fresh > 0 and fresh_noise is not None:
+        if fresh > 0:
+            if fresh_noise is None:
+                raise ConfigError(f"eta: {eta} needs fresh_noise; pass it, or make eta 0")
             x = x + fresh * fresh_noise(index)
         yield SamplingStep(index, len(timesteps), timestep, x, clean)
 

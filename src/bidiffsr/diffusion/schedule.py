@@ -58,7 +58,8 @@ def make_schedule(config: LinearSchedule | AngularSchedule) -> Schedule:
         signal, noise = np.cos(angle), np.sin(angle)
         signal[-1], noise[-1] = 0.0, 1.0
         return Schedule(signal, noise)
-    # Float32 products, as the published sampler's: its goldens are computed with them.
+    # Rounded to float32 where the published sampler's table is.
     betas = np.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=np.float32)
-    alphas_cumprod = np.cumprod(1 - betas, dtype=np.float32).astype(np.float64)
+    products = np.cumprod(1 - betas, dtype=np.float64)
+    alphas_cumprod = products.astype(np.float32).astype(np.float64)
     return Schedule(np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import time
+import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from bidiffsr.training.validation import Validation
 STATE_NAME = "state.pt"
 MODEL_NAME = "model.safetensors"
 CONFIG_KEY = "config"
+_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
     run = _Run(config)
     last = config.iterations
     if run.iteration >= last:
+        run.save_model()  # a kill may have come between the state and the model
         return
     validation = Validation(config.validation, config.model, config.output)
     started, first, reported = time.monotonic(), run.iteration, run.iteration
@@ -78,13 +81,18 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
                 total += run.step(pictures, conds)
                 iteration = run.iteration
                 loss = scores = None
-                if iteration % config.log_every == 0 or iteration == last:
+                elapsed = time.monotonic() - started
+                out_of_time = config.minutes is not None and elapsed > config.minutes * 60
+                ending = iteration == last or out_of_time
+                logging = iteration % config.log_every == 0 or ending
+                saving = iteration % config.checkpoint_every == 0 or ending
+                if (logging or saving) and not math.isfinite(float(total)):
+                    raise TrainingError(
+                        f"{config.output}: the loss is no number by iteration {iteration}; lower "
+                        "optimizer.learning_rate and start from the last checkpoint"
+                    )
+                if logging:
                     loss = float(total) / (iteration - reported)
-                    if not math.isfinite(loss):
-                        raise TrainingError(
-                            f"{config.output}: the loss is {loss} at iteration {iteration}; lower "
-                            "optimizer.learning_rate and start from the last checkpoint"
-                        )
                     rate = learning_rate(config.optimizer, iteration - 1, last)
                     log.write(iteration, {"loss": loss, "learning_rate": rate})
                     total.zero_()
@@ -92,9 +100,7 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
                 if validation.due(iteration, last):
                     scores = validation.run(run.average.module, iteration)
                     log.write(iteration, scores)
-                elapsed = time.monotonic() - started
-                out_of_time = config.minutes is not None and elapsed > config.minutes * 60
-                if iteration % config.checkpoint_every == 0 or iteration == last or out_of_time:
+                if saving:
                     run.save()
                     saved = iteration
                 per_iteration = elapsed / (iteration - first)
@@ -128,7 +134,7 @@ class _Run:
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
         self.network = build_network(config.model.network)
-        if config.initialize_from is not None:
+        if config.initialize_from is not None and not self._state_path.exists():
             self._initialize(config.initialize_from)
         # The first answer is then the variable's mean, 0, and not noise to be unlearned.
         elif config.model.diffusion.variable == "residual":
@@ -168,6 +174,8 @@ class _Run:
             num_workers=workers,
             pin_memory=self.fabric.device.type == "cuda",
             persistent_workers=workers > 0,
+            # Not a fork, which would copy the locks of libvips' threads but not the threads.
+            multiprocessing_context="forkserver" if workers else None,
         )
         batches: Any = self.fabric.setup_dataloaders(loader)
         return iter(batches)
@@ -227,37 +235,59 @@ class _Run:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        # To memory first: torch's own file writing hides the system's reason when it fails.
+        # To memory first: torch's own file writing hides the system's reason when it fails. The
+        # checksum goes behind the archive, since torch does not check the archive's own.
         data = io.BytesIO()
         torch.save(state, data)
-        path = self.config.output / STATE_NAME
-        write_atomically(path, lambda temporary: temporary.write_bytes(data.getbuffer()))
+        data.write(zlib.crc32(data.getbuffer()).to_bytes(_CHECKSUM_BYTES, "little"))
+        write_atomically(
+            self._state_path, lambda temporary: temporary.write_bytes(data.getbuffer())
+        )
+        self.save_model()
+
+    def save_model(self) -> None:
+        """Write the averaged weights as a model file."""
         save_model(self.config.output / MODEL_NAME, self.average.module, self.config.model)
 
+    @property
+    def _state_path(self) -> Path:
+        return self.config.output / STATE_NAME
+
     def _restore(self) -> None:
-        path = self.config.output / STATE_NAME
+        path = self._state_path
         if not path.exists():
             return
         try:
-            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
-            saved = state[CONFIG_KEY]
+            data = path.read_bytes()
+            content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+            if zlib.crc32(content) != int.from_bytes(checksum, "little"):
+                raise ValueError("checksum")
+            state = torch.load(
+                io.BytesIO(content), map_location=self.fabric.device, weights_only=True
+            )
+            if state[CONFIG_KEY] != self._fingerprint():
+                raise TrainingError(
+                    f"{path}: is of a run with another configuration; choose another output or "
+                    "delete it"
+                )
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.iteration = int(state["iteration"])
+        except TrainingError:
+            raise
         except Exception as error:  # torch raises many kinds for damaged files
             raise TrainingError(
                 f"{path}: cannot be read ({type(error).__name__}); delete it to start anew"
             ) from None
-        if saved != self._fingerprint():
-            raise TrainingError(
-                f"{path}: is of a run with another configuration; choose another output or "
-                "delete it"
-            )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.iteration = state["iteration"]
 
     def _fingerprint(self) -> str:
         """The configuration but for what does not change the weights."""
-        free = {"output", "validation", "checkpoint_every", "log_every", "minutes", "accelerator"}
+        free: Any = dict.fromkeys(
+            ("output", "validation", "checkpoint_every", "log_every", "minutes", "accelerator"),
+            True,
+        )
+        free["data"] = {"workers", "cache"}
         return self.config.model_dump_json(exclude=free)
 
 
