@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
+import pydantic_core
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -301,8 +302,16 @@ class TrainingConfig(Config):
 ConfigType = TypeVar("ConfigType", bound=Config)
 
 
-def parse_config(kind: type[ConfigType], values: Any, where: str) -> ConfigType:
+def parse_config(
+    kind: type[ConfigType], values: Any, where: str, section: str | None = None
+) -> ConfigType:
     """Validate plain data as ``kind``.
+
+    Args:
+        kind: the configuration.
+        values: plain data.
+        where: names the file or other source in messages.
+        section: the key under which ``values`` stand there, if they are a part of it.
 
     Raises:
         ConfigError: naming ``where`` and the first key that does not fit.
@@ -310,13 +319,28 @@ def parse_config(kind: type[ConfigType], values: Any, where: str) -> ConfigType:
     try:
         return kind.model_validate(values)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        parts = [str(part) for part in first["loc"] if part not in _TAGS]
+        # A misspelt key is named before the one that is missing for it.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        parts = [section] if section else []
+        parts += [str(part) for part in first["loc"] if part not in _TAGS]
         key = ".".join(parts) or "configuration"
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown key; correct or remove it"
-        raise ConfigError(f"{where}: {key}: {message}") from None
+        raise ConfigError(f"{where}: {key}: {_reason(first)}") from None
+
+
+def _reason(error: pydantic_core.ErrorDetails) -> str:
+    given = repr(error["input"])
+    shortened = given if len(given) <= 60 else f"{given[:60]}..."
+    match error["type"]:
+        case "missing":
+            return "missing"
+        case "extra_forbidden":
+            return "unknown key; correct or remove it"
+        case "model_type" | "model_attributes_type":
+            return f"expected a mapping, got {shortened}"
+        case "value_error" | "tag":
+            return error["msg"].removeprefix("Value error, ")
+        case _:
+            return f"{error['msg']}, got {shortened}"
 
 
 def load_yaml(path: Path) -> Any:

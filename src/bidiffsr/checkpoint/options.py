@@ -58,7 +58,7 @@ def reference_network_config(options: Mapping[str, Any], where: str) -> BiDiffSR
     Raises:
         ConfigError: naming the first option that is missing, unknown or out of range.
     """
-    given = parse_config(_NetworkOptions, options, f"{where}: network_g")
+    given = parse_config(_NetworkOptions, options, where, "network_g")
     sizes = [given.image_size // 2**level for level in range(len(given.channel_mults))]
     full_precision = [size in (given.fp_res or ()) for size in sizes]
     count = sum(full_precision)
@@ -80,7 +80,7 @@ def reference_network_config(options: Mapping[str, Any], where: str) -> BiDiffSR
             level for level, size in enumerate(sizes) if size in (given.attn_res or ())
         ],
     }
-    return parse_config(BiDiffSRConfig, values, f"{where}: network_g")
+    return parse_config(BiDiffSRConfig, values, where, "network_g")
 
 
 def reference_model_config(
@@ -92,7 +92,7 @@ def reference_model_config(
         ConfigError: naming the first option that is unknown or out of range.
     """
     given = document.get("beta_schedule")
-    betas = parse_config(_BetaSchedule, {} if given is None else given, f"{where}: beta_schedule")
+    betas = parse_config(_BetaSchedule, {} if given is None else given, where, "beta_schedule")
     prediction = "v" if betas.prediction_type == "v_prediction" else betas.prediction_type
     diffusion = {
         "prediction": prediction,
@@ -104,7 +104,7 @@ def reference_model_config(
     }
     values = {
         "network": network,
-        "diffusion": parse_config(DiffusionConfig, diffusion, f"{where}: beta_schedule"),
+        "diffusion": parse_config(DiffusionConfig, diffusion, where, "beta_schedule"),
         "sampling": {"steps": betas.num_inference_steps},
         "scale": document.get("scale", 4),
         "provenance": {"source": source},

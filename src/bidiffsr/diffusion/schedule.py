@@ -58,8 +58,20 @@ def make_schedule(config: LinearSchedule | AngularSchedule) -> Schedule:
         signal, noise = np.cos(angle), np.sin(angle)
         signal[-1], noise[-1] = 0.0, 1.0
         return Schedule(signal, noise)
-    # Rounded to float32 where the published sampler's table is.
-    betas = np.linspace(config.beta_start, config.beta_end, config.timesteps, dtype=np.float32)
-    products = np.cumprod(1 - betas, dtype=np.float64)
+    products = np.cumprod(1 - _linear_betas(config), dtype=np.float64)
     alphas_cumprod = products.astype(np.float32).astype(np.float64)
     return Schedule(np.sqrt(alphas_cumprod), np.sqrt(1 - alphas_cumprod))
+
+
+def _linear_betas(config: LinearSchedule) -> NDArray[np.float32]:
+    """Betas rounded as in the published sampler's table: a float32 step, from the nearer end.
+
+    Its every bit counts: a binarized network turns the last one into flipped signs.
+    """
+    start, end = np.float32(config.beta_start), np.float32(config.beta_end)
+    if config.timesteps == 1:
+        return np.array([start])
+    step = np.float64((end - start) / np.float32(config.timesteps - 1))
+    index = np.arange(config.timesteps)
+    rising, falling = start + step * index, end - step * index[::-1]
+    return np.where(index < config.timesteps // 2, rising, falling).astype(np.float32)
