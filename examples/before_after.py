@@ -15,7 +15,7 @@ from bidiffsr.images import Image, write_image
 PICTURE = Path("examples/demo.png")
 RESULT = Path("docs/images/before_after.png")
 # Rows and columns of the enlarged picture that are shown: the bird's head and breast.
-TOP, LEFT, SIDE = 60, 250, 480
+TOP, LEFT, SIDE = 100, 300, 480
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ LAYERS: dict[str, set[str]] = {
     "files": {"errors"},
     "config": {"errors", "files"},
     "overrides": {"errors"},
-    "signals": {"errors"},
+    "process": {"errors"},
     "resize": {"errors"},
     "image_formats": {"errors", "files"},
     "images": {"errors", "files", "image_formats"},
@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {
     "training": {*_PICTURES, *_MODELS, "upscale", "data", "evaluation"},
     "bidiffsr": {*_PICTURES, *_BASE, "checkpoint", "evaluation", "upscale", "jobs"},
     "terminal": _WORK,
-    "cli": {*_WORK, "bidiffsr", "overrides", "signals", "terminal"},
+    "cli": {*_WORK, "bidiffsr", "overrides", "process", "terminal"},
     "__main__": {"cli"},
 }
 

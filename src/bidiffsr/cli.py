@@ -21,7 +21,7 @@ from cyclopts.validators import Number
 
 from bidiffsr.errors import BidiffsrError, ConfigError, OutputError
 from bidiffsr.files import write_atomically
-from bidiffsr.signals import sigterm_interrupts, stop_requests
+from bidiffsr.process import keep_freed_memory, sigterm_interrupts, stop_requests
 from bidiffsr.terminal import (
     complain,
     explanation,
@@ -79,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SIGTERM.
     """
     tokens = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments is None:  # then the process is ours
+        keep_freed_memory()
     try:
         with sigterm_interrupts():
             code = app(tokens)
