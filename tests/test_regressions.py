@@ -328,7 +328,7 @@ def test_no_nan_is_saved(pictures, tmp_path):
 def test_crop_that_does_not_suit_the_network(pictures, tmp_path):
     model = configure(tmp_path, pictures).model.model_dump()
     model["network"]["multipliers"] = (1, 2, 4, 8)
-    with pytest.raises(BidiffsrError):
+    with pytest.raises((BidiffsrError, ValidationError)):
         run(
             configure(
                 tmp_path / "run", pictures, model=model, data={"folders": [pictures], "crop": 20}

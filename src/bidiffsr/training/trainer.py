@@ -86,10 +86,11 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
                 ending = iteration == last or out_of_time
                 logging = iteration % config.log_every == 0 or ending
                 saving = iteration % config.checkpoint_every == 0 or ending
-                if (logging or saving) and not math.isfinite(float(total)):
+                if (logging or saving) and not (math.isfinite(float(total)) and run.is_sound()):
                     raise TrainingError(
-                        f"{config.output}: the loss is no number by iteration {iteration}; lower "
-                        "optimizer.learning_rate and start from the last checkpoint"
+                        f"{config.output}: the loss or a weight is no number by iteration "
+                        f"{iteration}; lower optimizer.learning_rate and start from the last "
+                        "checkpoint"
                     )
                 if logging:
                     loss = float(total) / (iteration - reported)
@@ -108,7 +109,7 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
                 if out_of_time:
                     return
         except GeneratorExit:
-            if saved != run.iteration:
+            if saved != run.iteration and run.is_sound():
                 run.save()
             raise
 
@@ -207,6 +208,11 @@ class _Run:
         self.average.update_parameters(self.network)
         self.iteration += 1
         return loss.detach()
+
+    def is_sound(self) -> bool:
+        """Whether every weight is a finite number."""
+        weights = (*self.network.parameters(), *self.average.parameters())
+        return all(bool(weight.isfinite().all()) for weight in weights)
 
     def _draw_timesteps(self, count: int) -> Tensor:
         total = len(self.diffusion.schedule)
