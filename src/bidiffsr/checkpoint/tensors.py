@@ -70,8 +70,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         # Weights-only: tensors and plain containers are built, nothing else is run.
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged and hostile pickles
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0]
-        raise CheckpointError(f"{path}: is not a sound PyTorch checkpoint: {reason}") from None
+        # Not torch's own words: they advise to load it unsafely.
+        raise CheckpointError(
+            f"{path}: is not a sound PyTorch checkpoint of plain tensors ({type(error).__name__}); "
+            "fetch or export it again"
+        ) from None
     state = _find_state(loaded, path)
     _check_plain(state, path)
     return state, {}
