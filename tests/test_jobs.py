@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError, NumericalError, OutputError
 from bidiffsr.images import Image, read_image, write_image
@@ -16,13 +15,7 @@ from bidiffsr.jobs import Job, Plan, find_sources, is_out_of_memory, plan_jobs, 
 from bidiffsr.upscale import Upscaler
 from tiny_model import tiny_upscaler
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from signal import SIGINT
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from bidiffsr.jobs import Job
-    from bidiffsr.training.trainer import TrainingProgress
     from bidiffsr.upscale import Upscaler
 
 
@@ -290,13 +289,12 @@ def train(
     from bidiffsr.training.trainer import MODEL_NAME
     from bidiffsr.training.trainer import train as iterations_of
 
-    # Closing it saves.
-    iterations = cast("Generator[TrainingProgress]", iterations_of(settings))
+    iterations = iterations_of(settings)
     reached: int | None = None
     with (
         stop_requests() as signals,
         progress_bars() as bars,
-        closing(iterations),
+        closing(iterations),  # which saves
     ):
         show = training_display(bars, settings.iterations)
         for progress in iterations:

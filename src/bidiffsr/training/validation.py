@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bidiffsr.config import ModelConfig, ValidationConfig
-from bidiffsr.evaluation import Score, bicubic, evaluate, summarize
+from bidiffsr.evaluation import Upscaler as Method
+from bidiffsr.evaluation import bicubic, evaluate, summarize
 from bidiffsr.evaluation.benchmark import Benchmark
 from bidiffsr.images import Image, write_image
 from bidiffsr.torch_backend import TorchBackend
@@ -56,9 +57,7 @@ class Validation:
 
         results: dict[str, float] = {}
         for folder, benchmark in zip(self._config.folders, self._benchmarks, strict=True):
-            scores: list[Score] = list(
-                islice(evaluate(folder, upscale, scale), self._config.pictures)
-            )
+            scores = islice(evaluate(folder, upscale, scale), self._config.pictures)
             for mean in summarize(scores):
                 results[f"{mean.set}/psnr"] = mean.psnr
                 results[f"{mean.set}/ssim"] = mean.ssim
@@ -72,7 +71,7 @@ class Validation:
         return results
 
 
-def _grid(benchmark: Benchmark, upscale: object, scale: int) -> NDArray[np.uint8]:
+def _grid(benchmark: Benchmark, upscale: Method, scale: int) -> NDArray[np.uint8]:
     """Rows of bicubic, result and original: the central crops of the first pictures."""
     rows = []
     side = _GRID_SIDE // scale * scale
@@ -80,7 +79,7 @@ def _grid(benchmark: Benchmark, upscale: object, scale: int) -> NDArray[np.uint8
         top, left = ((size - side // scale) // 2 for size in pair.low.shape[:2])
         low = pair.low[max(top, 0) :, max(left, 0) :][: side // scale, : side // scale]
         high = pair.high[max(top, 0) * scale :, max(left, 0) * scale :]
-        cells = [bicubic(low, scale), upscale(low, scale), high[:side, :side]]  # type: ignore[operator]
+        cells = [bicubic(low, scale), upscale(low, scale), high[:side, :side]]
         rows.append(np.concatenate([_padded(cell, side) for cell in cells], axis=1))
     return np.concatenate(rows)
 
