@@ -1,0 +1,60 @@
+// A network ready to run: weights, kernel, threads, and scratch memory that is kept between calls.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "arena.h"
+#include "kernels/registry.h"
+#include "pass.h"
+#include "threads.h"
+#include "unet.h"
+
+namespace bidiffsr {
+
+class Engine {
+ public:
+  // `bfloat16` is honoured where the kernel has it. Throws std::invalid_argument.
+  Engine(const NetworkConfig& config, const Tensors& tensors, bool bfloat16,
+         const std::string& kernel, int threads);
+
+  // Safe to call from many threads. x_t, cond, prediction: (batch, 3, height, width), contiguous;
+  // height and width multiples of `size_multiple`, else std::invalid_argument.
+  Profile predict(const float* x_t, const float* cond, const std::int64_t* timesteps,
+                  float* prediction, int batch, int height, int width);
+
+  // Bytes of scratch that a call takes.
+  std::size_t scratch_bytes(int height, int width);
+
+  const Kernel& kernel() const { return kernel_; }
+  int threads() const { return pool_.count(); }
+  bool bfloat16() const { return bfloat16_; }
+  int size_multiple() const { return unet_.config().size_multiple(); }
+
+ private:
+  // Scratch for one size. The last one given back is kept.
+  struct Scratch {
+    int height, width;
+    std::unique_ptr<Arena> arena;
+  };
+  Scratch borrow(int height, int width);
+  void give_back(Scratch scratch);
+
+  const Kernel& kernel_;
+  bool bfloat16_;
+  UNet unet_;
+  ThreadPool pool_;
+  std::mutex mutex_;
+  std::vector<Scratch> kept_;
+};
+
+// Measured ceilings of this CPU, all threads together: binary and float multiply-accumulates and bytes
+// copied per second (bytes read plus bytes written).
+struct Ceilings {
+  double binary, f32, bf16, copy;
+};
+Ceilings measure_ceilings(const std::string& kernel, int threads);
+
+}  // namespace bidiffsr

@@ -1,0 +1,60 @@
+#include <immintrin.h>
+
+#include "kernels/kernel.h"
+
+namespace bidiffsr {
+namespace {
+#include "kernels/avx512.h"
+#include "kernels/generic.h"
+
+struct DotBf16 {
+  using Element = std::uint16_t;
+  static constexpr int kStep = 2;
+  static inline Float weights(const Element* b) { return load(reinterpret_cast<const float*>(b)); }
+  static inline Float broadcast(const Element* a) {
+    float pair;
+    __builtin_memcpy(&pair, a, sizeof pair);
+    return (Float)_mm512_set1_ps(pair);
+  }
+  static inline Float add(Float sum, Float a, Float b) {
+    return (Float)_mm512_dpbf16_ps((__m512)sum, (__m512bh)(__m512)a, (__m512bh)(__m512)b);
+  }
+};
+
+struct RoundBf16 {
+  using Element = std::uint16_t;
+  static inline void put(Element* to, Float value) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)value));
+  }
+};
+
+void gemm_bf16(const Gemm& job) { gemm<DotBf16>(job); }
+double peak_bf16(int rounds) { return peak_of<DotBf16>(rounds); }
+void winograd_input_bf16(const WinogradInput& job) { winograd_input<RoundBf16>(job); }
+
+void round_bf16(const float* x, std::uint16_t* output, std::size_t count) {
+  for (; count >= 16; count -= 16, x += 16, output += 16) RoundBf16::put(output, load(x));
+  if (count) {
+    float rest[16] = {};
+    std::uint16_t rounded[16];
+    __builtin_memcpy(rest, x, count * sizeof *x);
+    RoundBf16::put(rounded, load(rest));
+    __builtin_memcpy(output, rounded, count * sizeof *output);
+  }
+}
+
+constexpr Kernel make_bf16_kernel(const char* name) {
+  Kernel kernel = make_kernel(name);
+  kernel.bfloat16 = true;
+  kernel.gemm_bf16 = gemm_bf16;
+  kernel.winograd_input_bf16 = winograd_input_bf16;
+  kernel.round_bf16 = round_bf16;
+  kernel.peak_bf16 = peak_bf16;
+  return kernel;
+}
+}  // namespace
+
+extern const Kernel kAvx512Bf16;
+const Kernel kAvx512Bf16 = make_bf16_kernel("avx512_bf16");
+
+}  // namespace bidiffsr

@@ -1,0 +1,138 @@
+// What an instruction set has to offer: one table of functions over rows of pixels.
+//
+// Included by files that are compiled with their own instruction-set flags, so it must not bring in
+// any inline function: the linker would keep one copy of it for all, perhaps the wrong one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace bidiffsr {
+
+// Channels are stored in multiples of this, and so are the outputs of packed weights.
+inline constexpr int kPanel = 16;
+// Pixels that `binary_row` may read past the end of a row of bits.
+inline constexpr int kPixelSlack = 8;
+
+// A weight of exactly zero, which bits cannot say: its contribution is taken back.
+struct ZeroWeight {
+  std::int32_t output;
+  std::int32_t tap_row;
+  std::int32_t tap_column;
+  std::int32_t channel;
+};
+
+// One row of a binarized convolution and all that follows it (docs/engine.md, "Binary convolution").
+struct BinaryRow {
+  // Rows of bits under the kernel, top to bottom, each beginning with the pixel under the leftmost
+  // tap of the first output; `words` 64-bit words a pixel, bit 1 is +1.
+  const std::uint64_t* rows[3];
+  bool row_inside[3];
+  int kernel;    // 1 or 3
+  int stride;    // input pixels between outputs
+  int words;
+  int width;        // outputs
+  int width_in;     // inputs, without padding
+  int channels;     // outputs a pixel, a multiple of kPanel
+  const std::uint64_t* weights;  // [channels / kPanel][kernel²][words][kPanel]
+  // Accumulator where no bit differs, at the first, inner and last outputs: [channels].
+  const std::int32_t* base_first;
+  const std::int32_t* base_inner;
+  const std::int32_t* base_last;
+  const ZeroWeight* zeros;
+  int zero_count;
+  // With these null and `accumulators` set, only integers are written: [width][channels].
+  std::int32_t* accumulators;
+  const float* scale;      // alpha, [channels], as the following
+  const float* bias_in;    // beta0
+  const float* slope;
+  const float* bias_out;   // beta1 and whatever else is added per channel
+  const float* shortcut;   // may be null; pixels `shortcut_stride` floats apart
+  std::ptrdiff_t shortcut_stride;
+  const float* residual;   // may be null
+  std::ptrdiff_t residual_stride;
+  float* output;
+  std::ptrdiff_t output_stride;
+  bool accumulate;         // add to the output instead of replacing it
+};
+
+// c = a b (+ bias) (+ c). Rows of a are `a_stride` elements apart. b comes in panels of kPanel
+// columns: float32 as [n / kPanel][k][kPanel], bfloat16 as [n / kPanel][k / 2][kPanel][2].
+struct Gemm {
+  const void* a;
+  std::ptrdiff_t a_stride;
+  const void* b;
+  float* c;
+  std::ptrdiff_t c_stride;
+  int m;
+  int n;  // a multiple of kPanel
+  int k;  // even for bfloat16
+  const float* bias;  // may be null; [n]
+  bool accumulate;
+};
+
+// Winograd's F(2×2, 3×3) for a run of tiles along two rows of outputs.
+struct WinogradInput {
+  const float* rows[4];    // input rows, each beginning one pixel left of the first tile
+  int channels;            // a multiple of kPanel; also the distance of pixels in `rows`
+  int tiles;
+  std::ptrdiff_t plane;    // elements between the 16 planes of the result, [16][tiles][channels]
+  void* output;            // float32 or bfloat16
+};
+
+struct WinogradOutput {
+  const float* products;   // [16][tiles][columns]
+  std::ptrdiff_t plane;
+  int columns;             // channels of this run, a multiple of kPanel
+  int tiles;
+  int width;               // outputs a row that exist: 2 tiles, or one fewer
+  int rows;                // 1 or 2
+  const float* bias;       // [columns]
+  const float* residual;   // may be null; laid out as the output
+  float* output;
+  std::ptrdiff_t row_stride;
+  std::ptrdiff_t pixel_stride;
+  bool accumulate;
+};
+
+struct Kernel {
+  const char* name;
+  bool bfloat16;  // whether the functions that end in _bf16 are there
+
+  void (*binary_row)(const BinaryRow&);
+  // Bits of x >= threshold; channels a multiple of kPanel, missing thresholds are +infinity.
+  void (*sign_row)(const float* x, std::ptrdiff_t stride, int width, int channels,
+                   const float* threshold, std::uint64_t* bits, int words);
+  // scale x + shift per channel, then SiLU where asked; contiguous rows.
+  void (*normalize_row)(const float* x, float* output, int width, int channels, const float* scale,
+                        const float* shift, bool silu);
+  // Sums and sums of squares per channel of a contiguous row.
+  void (*sum_row)(const float* x, int width, int channels, float* sum, float* square);
+  void (*gemm_f32)(const Gemm&);
+  void (*gemm_bf16)(const Gemm&);
+  void (*winograd_input_f32)(const WinogradInput&);
+  void (*winograd_input_bf16)(const WinogradInput&);
+  void (*winograd_output)(const WinogradOutput&);
+  void (*round_bf16)(const float* x, std::uint16_t* output, std::size_t count);
+  // One block of a streaming softmax: scores become exp(score - maximum), `maximum` and `sum` are
+  // brought up to date, `decay` is what earlier results have to be multiplied by.
+  void (*softmax_block)(float* scores, std::ptrdiff_t stride, int rows, int columns, float* maximum,
+                        float* sum, float* decay);
+  void (*scale_row)(float* x, int count, float factor);
+  // Even and odd channels of a row: [width][2 half] to two rows of `half` channels.
+  void (*split_row)(const float* x, std::ptrdiff_t stride, int width, int half, float* even,
+                    float* odd, std::ptrdiff_t output_stride);
+  // Two rows of `channels` to one of 4 · channels at half the width, sub-pixels interleaved.
+  void (*unshuffle_rows)(const float* top, const float* bottom, std::ptrdiff_t stride, int width_out,
+                         int channels, float* output, std::ptrdiff_t output_stride);
+  // The reverse: `channels` · 4 to two rows of `channels` at twice the width.
+  void (*shuffle_rows)(const float* x, std::ptrdiff_t stride, int width_in, int channels, float* top,
+                       float* bottom, std::ptrdiff_t output_stride);
+
+  // What this CPU could do at best: loops in registers, which return the multiply-accumulates done.
+  double (*peak_binary)(int rounds);
+  double (*peak_f32)(int rounds);
+  double (*peak_bf16)(int rounds);
+};
+
+}  // namespace bidiffsr

@@ -1,0 +1,25 @@
+// The table of instruction sets, and which of them this CPU can run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels/kernel.h"
+
+namespace bidiffsr {
+
+struct KernelInfo {
+  std::string name;
+  std::string needs;    // CPU features, for people
+  bool supported;       // by this CPU and operating system
+  const Kernel* kernel;
+};
+
+// Every kernel built for this architecture, the fastest first.
+const std::vector<KernelInfo>& kernels();
+
+// The kernel called `name`, or the fastest supported one where it is empty.
+// Throws std::invalid_argument for an unknown or unsupported name, listing what there is.
+const Kernel& choose_kernel(const std::string& name);
+
+}  // namespace bidiffsr

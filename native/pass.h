@@ -1,0 +1,108 @@
+// What every layer of one forward pass shares: kernel, threads, scratch memory, and the clock.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "arena.h"
+#include "kernels/kernel.h"
+#include "threads.h"
+
+namespace bidiffsr {
+
+// Kinds of layers, for the profile.
+enum class Kind { kStem, kBinary3, kBinary1, kFloat3, kFloat1, kAttention, kTail, kCount };
+inline constexpr std::array<const char*, static_cast<std::size_t>(Kind::kCount)> kKindNames{
+    "stem", "binary 3x3", "binary 1x1", "float 3x3", "float 1x1", "attention", "tail"};
+
+struct KindCost {
+  double seconds = 0;
+  double macs = 0;
+};
+using Profile = std::array<KindCost, static_cast<std::size_t>(Kind::kCount)>;
+
+constexpr int round_up(int value, int multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
+// Floats from one pixel to the next.
+constexpr int padded(int channels) { return round_up(channels, kPanel); }
+
+class Pass {
+ public:
+  Pass(const Kernel& kernel, ThreadPool& pool, Arena& arena)
+      : kernel(kernel), arena(arena), pool_(pool) {}
+
+  const Kernel& kernel;
+  Arena& arena;
+  Profile profile{};
+  int group = 0;  // time group of the sample
+
+  bool planning() const { return arena.planning(); }
+  int workers() const { return pool_.count(); }
+
+  // Runs tasks on all threads, unless this pass only plans its memory.
+  void run(Kind kind, double macs, int tasks, const ThreadPool::Task& task) {
+    if (planning()) return;
+    const auto start = std::chrono::steady_clock::now();
+    pool_.run(tasks, task);
+    KindCost& cost = profile[static_cast<std::size_t>(kind)];
+    cost.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    cost.macs += macs;
+  }
+
+  // Rows [0, height) in bands of an even number of rows: body(first, last, worker).
+  template <class Body>
+  void bands(Kind kind, double macs, int height, const Body& body) {
+    // Several bands a thread even out what else the machine does; each costs two rows of overlap.
+    const int rows = std::max(4, round_up(height / (6 * workers()), 2));
+    const int count = (height + rows - 1) / rows;
+    run(kind, macs, count, [&](int task, int worker) {
+      body(task * rows, std::min(height, task * rows + rows), worker);
+    });
+  }
+
+ private:
+  ThreadPool& pool_;
+};
+
+// Features of one sample, (height, width, channels) float32; what lies between `channels` and `stride`
+// is undefined.
+struct Tensor {
+  Tensor(Pass& pass, int height, int width, int channels)
+      : height(height),
+        width(width),
+        channels(channels),
+        stride(padded(channels)),
+        block(pass.arena, static_cast<std::size_t>(height) * static_cast<std::size_t>(width) *
+                              static_cast<std::size_t>(padded(channels))) {}
+
+  int height, width, channels, stride;
+  Block<float> block;
+
+  std::ptrdiff_t row_stride() const { return static_cast<std::ptrdiff_t>(width) * stride; }
+  float* row(int y) const { return block.get() + y * row_stride(); }
+};
+
+// Sums over each row and group of channels, from which group norm takes mean and variance. Rows are
+// added up in order, so that threads do not change the result.
+class Statistics {
+ public:
+  Statistics(int height, int groups)
+      : groups_(groups), sums_(static_cast<std::size_t>(height) * static_cast<std::size_t>(groups)) {}
+  // Takes a row of the tensor; `room` holds 2 · stride floats.
+  void add(const Kernel& kernel, const Tensor& tensor, int y, float* room);
+  struct Moments {
+    double sum = 0;
+    double square = 0;
+  };
+  Moments total(int group) const;
+  int groups() const { return groups_; }
+
+ private:
+  int groups_;
+  std::vector<Moments> sums_;
+};
+
+}  // namespace bidiffsr

@@ -1,0 +1,151 @@
+// One layer over a picture: rows of features in, through one or more convolutions, rows out.
+#pragma once
+
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "convs.h"
+#include "pass.h"
+
+namespace bidiffsr {
+
+// Rows of a convolution's input, made as they are asked for: the features themselves, or those
+// normalized and passed through SiLU, or a part of the channels with the margin a plain convolution
+// needs. Four rows are kept.
+struct Source {
+  const Tensor* features;
+  int first_channel = 0;
+  const float* scale = nullptr;  // null: as they are
+  const float* shift = nullptr;
+  bool enlarged = false;  // nearest neighbour, twice the size
+
+  int width() const { return features->width * (enlarged ? 2 : 1); }
+  int height() const { return features->height * (enlarged ? 2 : 1); }
+};
+
+class SourceRows {
+ public:
+  // `channels` of the source are wanted; with a margin, in rows of their own.
+  SourceRows(const Kernel& kernel, const Source& source, int channels, bool margin,
+             std::byte* memory)
+      : kernel_(kernel), source_(source), channels_(channels) {
+    copied_ = source.scale || source.enlarged || margin;
+    stride_ = copied_ ? padded(channels) : source.features->stride;
+    if (!copied_) return;
+    auto* floats = reinterpret_cast<float*>(memory);
+    for (int i = 0; i < 4; ++i) {
+      float* slot = floats + i * slot_size(source, channels);
+      std::memset(slot, 0, sizeof(float) * static_cast<std::size_t>(stride_));
+      slots_[i] = slot + stride_;
+      std::memset(slots_[i] + source.width() * stride_, 0,
+                  sizeof(float) * static_cast<std::size_t>(2 * stride_));
+    }
+  }
+  static std::size_t scratch(const Source& source, int channels) {
+    return sizeof(float) * 4 * static_cast<std::size_t>(slot_size(source, channels));
+  }
+  std::ptrdiff_t pixel_stride() const { return stride_; }
+
+  // Null outside the picture.
+  const float* row(int y) {
+    if (y < 0 || y >= source_.height()) return nullptr;
+    const Tensor& x = *source_.features;
+    const float* from = x.row(source_.enlarged ? y / 2 : y) + source_.first_channel;
+    if (!copied_) return from;
+    float* to = slots_[y & 3];
+    if (source_.scale)
+      kernel_.normalize_row(from, to, x.width, x.stride, source_.scale, source_.shift, true);
+    else
+      for (int pixel = 0; pixel < source_.width(); ++pixel)
+        std::memcpy(to + pixel * stride_,
+                    from + static_cast<std::ptrdiff_t>(source_.enlarged ? pixel / 2 : pixel) *
+                               x.stride,
+                    sizeof(float) * static_cast<std::size_t>(channels_));
+    return to;
+  }
+
+ private:
+  static std::ptrdiff_t slot_size(const Source& source, int channels) {
+    return static_cast<std::ptrdiff_t>(source.width() + 3) * padded(channels);
+  }
+
+  const Kernel& kernel_;
+  const Source& source_;
+  int channels_;
+  bool copied_;
+  std::ptrdiff_t stride_;
+  float* slots_[4] = {};
+};
+
+// Scratch of each worker, cut into parts of whole cache lines.
+class Room {
+ public:
+  std::size_t add(std::size_t bytes) {
+    const std::size_t at = size_;
+    size_ += (bytes + 63) / 64 * 64;
+    return at;
+  }
+  void allocate(Pass& pass) {
+    block_ = Block<std::byte>(pass.arena, size_ * static_cast<std::size_t>(pass.workers()));
+  }
+  std::byte* of(int worker, std::size_t part) const {
+    return block_.get() + size_ * static_cast<std::size_t>(worker) + part;
+  }
+  float* floats(int worker, std::size_t part) const {
+    return reinterpret_cast<float*>(of(worker, part));
+  }
+
+ private:
+  std::size_t size_ = 0;
+  Block<std::byte> block_;
+};
+
+// A convolution and what it looks at.
+struct Branch {
+  const Conv* conv;
+  Source source;
+};
+
+// Runs `branches`, which all have the same size and stride, over the picture. place(branch, y, worker)
+// says where output row y and those after it go; done(y, rows, worker) follows when all branches have
+// made them. `room` may hold parts already and is allocated here.
+template <class Place, class Done>
+void sweep(Pass& pass, Kind kind, const std::vector<Branch>& branches, Room& room,
+           const Place& place, const Done& done) {
+  const Conv& like = *branches[0].conv;
+  const int width = branches[0].source.width(), height = branches[0].source.height();
+  const int height_out = height / like.stride, halo = like.kernel / 2;
+  double macs = 0;
+  struct Parts {
+    std::size_t source, conv;
+  };
+  std::vector<Parts> parts;
+  for (const Branch& branch : branches) {
+    macs += branch.conv->macs(height_out * (width / like.stride));
+    parts.push_back({room.add(SourceRows::scratch(branch.source, branch.conv->in)),
+                     room.add(branch.conv->scratch(width))});
+  }
+  room.allocate(pass);
+  pass.bands(kind, macs, height_out, [&](int first, int last, int worker) {
+    std::vector<SourceRows> sources;
+    std::vector<std::unique_ptr<ConvRows>> convs;
+    for (std::size_t i = 0; i < branches.size(); ++i) {
+      const Conv& conv = *branches[i].conv;
+      sources.emplace_back(pass.kernel, branches[i].source, conv.in, conv.wants_margin(),
+                           room.of(worker, parts[i].source));
+      convs.push_back(conv.open(pass, width, height, sources[i].pixel_stride(),
+                                room.of(worker, parts[i].conv)));
+    }
+    int next = first * like.stride - halo;
+    for (int y = first; y < last; y += like.step()) {
+      const int rows = std::min(like.step(), last - y);
+      for (; next <= (y + rows - 1) * like.stride + halo; ++next)
+        for (std::size_t i = 0; i < convs.size(); ++i) convs[i]->push(next, sources[i].row(next));
+      for (std::size_t i = 0; i < convs.size(); ++i) convs[i]->emit(y, rows, place(i, y, worker));
+      done(y, rows, worker);
+    }
+  });
+}
+
+}  // namespace bidiffsr

@@ -1,0 +1,51 @@
+// A few threads that share the tasks of one caller.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace bidiffsr {
+
+class ThreadPool {
+ public:
+  // (task, worker): worker < count() is the same for all tasks that run on one thread.
+  using Task = std::function<void(int task, int worker)>;
+
+  // `threads` including the caller's own; 0 for one per CPU that this process may use.
+  explicit ThreadPool(int threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int count() const { return static_cast<int>(workers_.size()) + 1; }
+
+  // Runs tasks 0 to `tasks` - 1 in any order and returns when all are done. A caller that finds the
+  // pool taken by another runs its tasks alone. Tasks must not throw.
+  void run(int tasks, const Task& task);
+
+ private:
+  void work(int worker);
+  void drain(const Task& task, int tasks, int worker);
+
+  std::vector<std::thread> workers_;
+  std::mutex taken_;  // held by the caller whose job it is
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable idle_;
+  const Task* task_ = nullptr;
+  int tasks_ = 0;
+  std::atomic<int> next_{0};
+  std::atomic<unsigned> job_{0};
+  int active_ = 0;  // workers inside the job
+  bool stop_ = false;
+  int owner_;  // process that the workers live in: a forked child has none
+};
+
+// CPUs that this process may run on.
+int available_cpus();
+
+}  // namespace bidiffsr

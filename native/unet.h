@@ -1,0 +1,32 @@
+// The U-Net of BI-DiffSR (paper, Fig. 2; spec of its layers in docs/method.md), one sample at a time.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "config.h"
+#include "convs.h"
+#include "pass.h"
+
+namespace bidiffsr {
+
+struct UNetWeights;
+
+class UNet {
+ public:
+  // `bfloat16`: plain convolutions whose results no sign depends on soon run in bfloat16.
+  UNet(const NetworkConfig& config, const Tensors& tensors, bool bfloat16);
+  ~UNet();
+
+  // x_t, cond and prediction are (3, height, width), contiguous; a planning pass touches none.
+  void forward(Pass& pass, const float* x_t, const float* cond, std::int64_t timestep,
+               float* prediction, int height, int width) const;
+
+  const NetworkConfig& config() const { return config_; }
+
+ private:
+  NetworkConfig config_;
+  std::unique_ptr<UNetWeights> weights_;
+};
+
+}  // namespace bidiffsr

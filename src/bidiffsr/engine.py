@@ -1,0 +1,164 @@
+"""The native 1-bit engine: load a packed model, run it, list and force its kernels."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidiffsr import _native
+from bidiffsr.config import ModelConfig
+from bidiffsr.errors import ConfigError
+from bidiffsr.packed import load_packed
+
+Precision = Literal["fast", "exact"]
+
+_KERNEL_VARIABLE = "BIDIFFSR_KERNEL"
+
+
+@dataclass(frozen=True)
+class KernelInfo:
+    """One instruction set that the engine was built for."""
+
+    name: str
+    needs: str
+    """The CPU features it takes."""
+    supported: bool
+    """Whether this CPU and operating system have them."""
+    bfloat16: bool
+    """Whether ``precision="fast"`` differs from ``"exact"``."""
+
+
+def kernels() -> list[KernelInfo]:
+    """Every kernel of this build, the fastest first."""
+    return [KernelInfo(**entry) for entry in _native.kernels()]
+
+
+def chosen_kernel() -> str:
+    """The kernel that engines run on: the fastest one, or what BIDIFFSR_KERNEL asks for.
+
+    Raises:
+        ConfigError: BIDIFFSR_KERNEL names none that can run here.
+    """
+    runnable = [kernel.name for kernel in kernels() if kernel.supported]
+    asked = os.environ.get(_KERNEL_VARIABLE)
+    if not asked:
+        return runnable[0]
+    if asked not in runnable:
+        raise ConfigError(
+            f"{_KERNEL_VARIABLE}={asked}: cannot run here; this CPU has {', '.join(runnable)}"
+        )
+    return asked
+
+
+def ceilings(threads: int = 0) -> dict[str, float]:
+    """Measure what this CPU can do at best, with ``threads`` threads (0: all CPUs).
+
+    Returns:
+        Multiply-accumulates of a popcount loop (``popcount_tmacs``, 10¹²/s), of a float32 loop
+        (``fma_gmacs``, 10⁹/s) and, where the CPU has it, of a bfloat16 loop (``bf16_gmacs``); bytes
+        read and written by a copy (``copy_gbs``, 10⁹/s).
+    """
+    return _native.ceilings(chosen_kernel(), threads)
+
+
+class Engine:
+    """A packed BI-DiffSR network on the CPU, without PyTorch; safe to call from many threads.
+
+    Args:
+        path: a model file (docs/format.md).
+        precision: ``"exact"`` computes everything that is not one bit in float32. ``"fast"`` takes
+            bfloat16 for the full-precision convolutions and the attention where the CPU has it;
+            signs are decided in float32 in both.
+        threads: how many threads share one call; 0 for one on each CPU this process may use.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not of this kind of network.
+        ConfigError: ``precision`` or ``threads`` is out of range, or BIDIFFSR_KERNEL cannot be had.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], precision: Precision = "fast", threads: int = 0
+    ) -> None:
+        if precision not in ("fast", "exact"):
+            raise ConfigError(f"precision: got {precision!r}, expected 'fast' or 'exact'")
+        if not 0 <= threads <= 1024:
+            raise ConfigError(f"threads: got {threads}, expected 0 (all CPUs) to 1024")
+        model = load_packed(Path(path))
+        self.config: ModelConfig = model.config
+        self.precision: Precision = precision
+        self._native = _native.make_engine(
+            model.config.network.model_dump(),
+            model.tensors,
+            precision == "fast",
+            chosen_kernel(),
+            threads,
+        )
+
+    @property
+    def kernel(self) -> str:
+        """The instruction set it runs on, one of ``kernels()``."""
+        return self._native.kernel
+
+    @property
+    def threads(self) -> int:
+        """How many threads share one call."""
+        return self._native.threads
+
+    def predict(
+        self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """Run the network once.
+
+        Args:
+            x_t: noisy variable, float32 (B, 3, H, W); H, W multiples of
+                ``config.network.size_multiple``.
+            cond: the upscaled low-resolution picture, float32 (B, 3, H, W) in [0, 1].
+            t: integer timesteps (B,), which may differ from sample to sample.
+
+        Returns:
+            The prediction, float32 (B, 3, H, W).
+
+        Raises:
+            ConfigError: the arrays' shapes or types do not fit.
+            MemoryError: there is no memory for the feature maps.
+        """
+        return self._run(x_t, cond, t)[0]
+
+    def profile(
+        self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
+    ) -> dict[str, tuple[float, float]]:
+        """As ``predict``, but returns (milliseconds, multiply-accumulates) by kind of layer."""
+        return self._run(x_t, cond, t)[1]
+
+    def memory(self, height: int, width: int) -> int:
+        """Bytes that a call for one picture of this size takes at its peak."""
+        return self._native.scratch_bytes(height, width) + 4 * 3 * height * width
+
+    def _run(self, x_t: Any, cond: Any, t: Any) -> tuple[Any, Any]:
+        arrays = [np.asarray(x_t), np.asarray(cond)]
+        steps = np.asarray(t)
+        shape = arrays[0].shape
+        if len(shape) != 4 or shape[1] != 3 or arrays[1].shape != shape:
+            raise ConfigError(
+                f"x_t and cond have shapes {shape} and {arrays[1].shape}; expected (B, 3, H, W) twice"
+            )
+        if not np.issubdtype(steps.dtype, np.integer) or steps.shape != shape[:1]:
+            raise ConfigError(
+                f"t is {steps.dtype} of shape {steps.shape}; expected {shape[0]} integers"
+            )
+        if any(not np.issubdtype(array.dtype, np.floating) for array in arrays):
+            raise ConfigError(
+                f"x_t and cond are {arrays[0].dtype} and {arrays[1].dtype}; expected float32"
+            )
+        try:
+            return self._native.predict(
+                *(np.ascontiguousarray(array, dtype=np.float32) for array in arrays),
+                np.ascontiguousarray(steps, dtype=np.int64),
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
