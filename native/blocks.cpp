@@ -30,25 +30,61 @@ class Finish {
  public:
   Finish(Pass& pass, Features& features, Room& room, Skip* skip)
       : pass_(pass), features_(features), room_(room), skip_(skip) {
-    sums_ = room.add(sizeof(float) * 2 * static_cast<std::size_t>(features.x.stride));
+    sums_ = room.add(sizeof(float) * 2 * width());
   }
-  void operator()(int y, int rows, int worker) const {
-    const Tensor& x = features_.x;
-    for (int i = y; i < y + rows; ++i) {
-      features_.sums.add(pass_.kernel, x, i, room_.floats(worker, sums_));
-      if (skip_ && skip_->rounded)
-        pass_.kernel.round_bf16(x.row(i), skip_->rounded.get() + i * x.row_stride(),
-                                static_cast<std::size_t>(x.row_stride()));
+  // Rows that `conv` writes right into the features, which may sum them up as it goes.
+  RowsOut begin(const Conv& conv, int y, int worker, const float* bias) const {
+    RowsOut out = rows_of(features_.x, y, bias);
+    if (!conv.sums()) return out;
+    out.sums = room_.floats(worker, sums_);
+    std::fill_n(out.sums, 2 * width(), 0.0f);
+    return out;
+  }
+  void end(const Conv& conv, int y, int rows, int worker) const {
+    if (conv.sums()) {
+      features_.sums.add(features_.x, y, rows, room_.floats(worker, sums_));
+      round(y, rows);
+    } else {
+      whole(y, rows, worker);
     }
+  }
+  // Rows that came about in any other way.
+  void whole(int y, int rows, int worker) const {
+    for (int i = y; i < y + rows; ++i)
+      features_.sums.add(pass_.kernel, features_.x, i, room_.floats(worker, sums_));
+    round(y, rows);
   }
 
  private:
+  std::size_t width() const { return static_cast<std::size_t>(features_.x.stride); }
+  void round(int y, int rows) const {
+    const Tensor& x = features_.x;
+    if (skip_ && skip_->rounded)
+      pass_.kernel.round_bf16(x.row(y), skip_->rounded.get() + y * x.row_stride(),
+                              static_cast<std::size_t>(rows * x.row_stride()));
+  }
+
   Pass& pass_;
   Features& features_;
   Room& room_;
   Skip* skip_;
   std::size_t sums_;
 };
+
+// One convolution from `source` right into the features.
+void convolve(Pass& pass, const Conv& conv, const Source& source, Features& features, Skip* skip,
+              const float* bias, const Tensor* residual) {
+  Room room;
+  const Finish finish(pass, features, room, skip);
+  sweep(
+      pass, conv.binary ? Kind::kBinary3 : Kind::kFloat3, {{&conv, source}}, room,
+      [&](std::size_t, int y, int worker) {
+        RowsOut out = finish.begin(conv, y, worker, bias);
+        out.residual = residual ? residual->row(y) : nullptr;
+        return out;
+      },
+      [&](int y, int rows, int worker) { finish.end(conv, y, rows, worker); });
+}
 
 }  // namespace
 
@@ -136,34 +172,18 @@ ResidualBlock::ResidualBlock(const Loading& from, const std::string& name, int c
 FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vector<float>& time,
                                       Skip* skip) const {
   const int height = x->x.height, width = x->x.width, groups = x->sums.groups();
-  const Kind kind = conv1_->binary ? Kind::kBinary3 : Kind::kFloat3;
   const FeaturesPtr h = make(pass, height, width, channels_, groups);
-  {
-    const GroupNorm::Affine norm = norm1_.fold(*x);
-    const std::vector<float> shift = time_(time);
-    Aligned<float> bias(conv1_->bias(pass.group), conv1_->bias(pass.group) + padded(channels_));
-    for (std::size_t c = 0; c < shift.size(); ++c) bias[c] += shift[c];
-    Room room;
-    const Finish finish(pass, *h, room, nullptr);
-    sweep(
-        pass, kind, {{conv1_.get(), {&x->x, 0, norm.scale.data(), norm.shift.data()}}}, room,
-        [&](std::size_t, int y, int) { return rows_of(h->x, y, bias.data()); }, finish);
-  }
-  const FeaturesPtr result =
-      x.use_count() == 1 ? x : make(pass, height, width, channels_, groups);
-  {
-    const GroupNorm::Affine norm = norm2_.fold(*h);
-    Room room;
-    const Finish finish(pass, *result, room, attention_ ? nullptr : skip);
-    sweep(
-        pass, kind, {{conv2_.get(), {&h->x, 0, norm.scale.data(), norm.shift.data()}}}, room,
-        [&](std::size_t, int y, int) {
-          RowsOut out = rows_of(result->x, y, conv2_->bias(pass.group));
-          out.residual = x->x.row(y);
-          return out;
-        },
-        finish);
-  }
+  const GroupNorm::Affine first = norm1_.fold(*x);
+  const std::vector<float> shift = time_(time);
+  Aligned<float> bias(conv1_->bias(pass.group), conv1_->bias(pass.group) + padded(channels_));
+  for (std::size_t c = 0; c < shift.size(); ++c) bias[c] += shift[c];
+  convolve(pass, *conv1_, {&x->x, 0, first.scale.data(), first.shift.data()}, *h, nullptr,
+           bias.data(), nullptr);
+
+  const FeaturesPtr result = x.use_count() == 1 ? x : make(pass, height, width, channels_, groups);
+  const GroupNorm::Affine second = norm2_.fold(*h);
+  convolve(pass, *conv2_, {&h->x, 0, second.scale.data(), second.shift.data()}, *result,
+           attention_ ? nullptr : skip, conv2_->bias(pass.group), &x->x);
   if (attention_) {
     (*attention_)(pass, *result);
     if (skip && skip->rounded)
@@ -191,16 +211,13 @@ Down::Down(const Loading& from, const std::string& name, int in, int out)
 FeaturesPtr Down::operator()(Pass& pass, const FeaturesPtr& x, Skip* skip) const {
   const int width = x->x.width;
   const FeaturesPtr result = make(pass, x->x.height / 2, width / 2, out_, groups_);
-  const Kind kind = conv1_->binary ? Kind::kBinary3 : Kind::kFloat3;
-  Room room;
-  const Finish finish(pass, *result, room, skip);
   if (!conv2_) {
-    sweep(
-        pass, kind, {{conv1_.get(), {&x->x}}}, room,
-        [&](std::size_t, int y, int) { return rows_of(result->x, y, conv1_->bias(pass.group)); },
-        finish);
+    convolve(pass, *conv1_, {&x->x}, *result, skip, conv1_->bias(pass.group), nullptr);
     return result;
   }
+  Room room;
+  const Finish finish(pass, *result, room, skip);
+  const Kind kind = conv1_->binary ? Kind::kBinary3 : Kind::kFloat3;
   // Both halves' results are added in two rows of scratch, which become one row of sub-pixels.
   const int half = out_ / 4;
   const std::ptrdiff_t stride = padded(half), row = stride * width;
@@ -216,7 +233,7 @@ FeaturesPtr Down::operator()(Pass& pass, const FeaturesPtr& x, Skip* skip) const
         const float* top = room.floats(worker, sum);
         pass.kernel.unshuffle_rows(top, top + row, stride, width / 2, half, result->x.row(y / 2),
                                    result->x.stride);
-        finish(y / 2, 1, worker);
+        finish.whole(y / 2, 1, worker);
       });
   return result;
 }
@@ -237,17 +254,14 @@ Up::Up(const Loading& from, const std::string& name, int in, int out)
 FeaturesPtr Up::operator()(Pass& pass, const FeaturesPtr& x) const {
   const int width = x->x.width, in = x->x.channels;
   const FeaturesPtr result = make(pass, 2 * x->x.height, 2 * width, out_, groups_);
-  const Kind kind = conv1_->binary ? Kind::kBinary3 : Kind::kFloat3;
-  Room room;
-  const Finish finish(pass, *result, room, nullptr);
   if (!conv2_) {
     const Source enlarged{&x->x, 0, nullptr, nullptr, true};
-    sweep(
-        pass, kind, {{conv1_.get(), enlarged}}, room,
-        [&](std::size_t, int y, int) { return rows_of(result->x, y, conv1_->bias(pass.group)); },
-        finish);
+    convolve(pass, *conv1_, enlarged, *result, nullptr, conv1_->bias(pass.group), nullptr);
     return result;
   }
+  Room room;
+  const Finish finish(pass, *result, room, nullptr);
+  const Kind kind = conv1_->binary ? Kind::kBinary3 : Kind::kFloat3;
   // The second conv's results begin where the first's channels end, over its padding.
   const std::ptrdiff_t stride = 2 * padded(in), row = stride * width;
   const std::size_t both = room.add(sizeof(float) * static_cast<std::size_t>(2 * row));
@@ -267,7 +281,7 @@ FeaturesPtr Up::operator()(Pass& pass, const FeaturesPtr& x) const {
         for (int i = 0; i < rows; ++i)
           pass.kernel.shuffle_rows(from + i * row, stride, width, out_, result->x.row(2 * (y + i)),
                                    result->x.row(2 * (y + i) + 1), result->x.stride);
-        finish(2 * y, 2 * rows, worker);
+        finish.whole(2 * y, 2 * rows, worker);
       });
   return result;
 }
@@ -362,7 +376,7 @@ void Fuse::plain(Pass& pass, const Features& x, const Skip& skip, Features& resu
         }
         multiply(pass.kernel, merged_, rows, 2 * c, width, to, stride, bias_.data(), false);
       }
-      finish(y, 1, worker);
+      finish.whole(y, 1, worker);
     }
   });
 }
@@ -406,7 +420,7 @@ void Fuse::binary(Pass& pass, const Features& x, const Skip& skip, Features& res
         running[i]->push(y, rows[i]);
         running[i]->emit(y, 1, out);
       }
-      finish(y, 1, worker);
+      finish.whole(y, 1, worker);
     }
   });
 }

@@ -207,6 +207,7 @@ class BinaryRows final : public ConvRows {
       job.output = out.output + i * out.row_stride;
       job.output_stride = out.pixel_stride;
       job.accumulate = out.accumulate;
+      job.sums = out.sums;
       pass_.kernel.binary_row(job);
     }
   }
@@ -280,7 +281,7 @@ class PlainConv final : public Conv {
   const float* bias(int) const override { return offset.data(); }
 
   // Tiles of a run: the planes of inputs and products of one run stay in the second-level cache.
-  static constexpr int kTiles = 36;
+  static constexpr int kTiles = 18;
   static constexpr int kColumns = 4 * kPanel;
   std::size_t input_bytes(int width) const {
     if (winograd()) return element() * 16 * kTiles * static_cast<std::size_t>(padded(in));
@@ -373,6 +374,8 @@ class PlainRows final : public ConvRows {
         job.row_stride = out.row_stride;
         job.pixel_stride = out.pixel_stride;
         job.accumulate = out.accumulate;
+        job.sums = out.sums ? out.sums + column : nullptr;
+        job.squares = out.sums ? out.sums + outputs + column : nullptr;
         pass_.kernel.winograd_output(job);
       }
     }

@@ -36,6 +36,7 @@ struct RowsOut {
   const float* bias;      // added per channel
   const float* residual;  // added, may be null
   bool accumulate;        // add to what is there
+  float* sums = nullptr;  // sums and sums of squares of the outputs are added, [2][padded channels]
 };
 
 // A convolution on its way down a picture.
@@ -57,6 +58,8 @@ class Conv {
 
   // Output rows that are made at once.
   int step() const { return stride == 1 ? 2 : 1; }
+  // Whether it fills in the sums of RowsOut.
+  bool sums() const { return binary || (kernel == 3 && stride == 1); }
   // Whether pushed rows need a zero pixel on their left and two on their right.
   bool wants_margin() const { return !binary && kernel == 3; }
   double macs(int pixels_out) const {

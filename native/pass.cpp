@@ -1,20 +1,24 @@
 #include "pass.h"
 
+#include <algorithm>
+
 namespace bidiffsr {
 
 void Statistics::add(const Kernel& kernel, const Tensor& tensor, int y, float* room) {
-  float* squares = room + tensor.stride;
-  kernel.sum_row(tensor.row(y), tensor.width, tensor.stride, room, squares);
+  kernel.sum_row(tensor.row(y), tensor.width, tensor.stride, room, room + tensor.stride);
+  add(tensor, y, 1, room);
+}
+
+void Statistics::add(const Tensor& tensor, int y, int rows, const float* sums) {
+  const float* squares = sums + tensor.stride;
   const int size = tensor.channels / groups_;
-  Moments* sums = sums_.data() + static_cast<std::ptrdiff_t>(y) * groups_;
-  for (int g = 0; g < groups_; ++g) {
-    Moments moments;
+  Moments* to = sums_.data() + static_cast<std::ptrdiff_t>(y) * groups_;
+  std::fill_n(to, rows * groups_, Moments{});
+  for (int g = 0; g < groups_; ++g)
     for (int c = g * size; c < (g + 1) * size; ++c) {
-      moments.sum += static_cast<double>(room[c]);
-      moments.square += static_cast<double>(squares[c]);
+      to[g].sum += static_cast<double>(sums[c]);
+      to[g].square += static_cast<double>(squares[c]);
     }
-    sums[g] = moments;
-  }
 }
 
 Statistics::Moments Statistics::total(int group) const {

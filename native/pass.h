@@ -1,6 +1,7 @@
 // What every layer of one forward pass shares: kernel, threads, scratch memory, and the clock.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <memory>
@@ -93,6 +94,8 @@ class Statistics {
       : groups_(groups), sums_(static_cast<std::size_t>(height) * static_cast<std::size_t>(groups)) {}
   // Takes a row of the tensor; `room` holds 2 · stride floats.
   void add(const Kernel& kernel, const Tensor& tensor, int y, float* room);
+  // Takes the sums of `rows` rows from y on, [2][stride].
+  void add(const Tensor& tensor, int y, int rows, const float* sums);
   struct Moments {
     double sum = 0;
     double square = 0;

@@ -12,6 +12,9 @@ struct Isa {
   static inline unsigned at_least(Float a, Float b) {
     return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ)));
   }
+  static inline Float round(Float a) {
+    return (Float)_mm256_round_ps((__m256)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
 
   static constexpr int kWordLanes = 4;
   using Words = std::uint64_t __attribute__((vector_size(32)));

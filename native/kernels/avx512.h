@@ -7,6 +7,17 @@ struct Isa {
   static inline unsigned at_least(Float a, Float b) {
     return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
   }
+  // GCC warns of its own headers where an operation is not masked.
+  static constexpr __mmask16 kAll = 0xffff;
+  static inline Float round(Float a) {
+    return (Float)_mm512_maskz_roundscale_ps(kAll, (__m512)a, _MM_FROUND_TO_NEAREST_INT);
+  }
+  static inline Float power(Float a, Float n) {
+    return (Float)_mm512_maskz_scalef_ps(kAll, (__m512)a, (__m512)n);
+  }
+  static inline Float estimate_reciprocal(Float a) {
+    return (Float)_mm512_maskz_rcp14_ps(kAll, (__m512)a);
+  }
 
   static constexpr int kWordLanes = 8;
   using Words = std::uint64_t __attribute__((vector_size(64)));

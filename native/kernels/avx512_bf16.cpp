@@ -21,24 +21,36 @@ struct DotBf16 {
   }
 };
 
+template <int Wide>
 struct RoundBf16 {
   using Element = std::uint16_t;
-  static inline void put(Element* to, Float value) {
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)value));
+  static constexpr int kWide = Wide;
+  static inline void put(Element* to, const Float* value) {
+    if constexpr (Wide == 2)
+      _mm512_storeu_si512(to, (__m512i)_mm512_cvtne2ps_pbh((__m512)value[1], (__m512)value[0]));
+    else
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                          (__m256i)_mm512_cvtneps_pbh((__m512)*value));
   }
 };
 
 void gemm_bf16(const Gemm& job) { gemm<DotBf16>(job); }
 double peak_bf16(int rounds) { return peak_of<DotBf16>(rounds); }
-void winograd_input_bf16(const WinogradInput& job) { winograd_input<RoundBf16>(job); }
+void winograd_input_bf16(const WinogradInput& job) {
+  winograd_input<RoundBf16<2>, RoundBf16<1>>(job);
+}
 
 void round_bf16(const float* x, std::uint16_t* output, std::size_t count) {
-  for (; count >= 16; count -= 16, x += 16, output += 16) RoundBf16::put(output, load(x));
+  for (; count >= 32; count -= 32, x += 32, output += 32) {
+    const Float pair[2] = {load(x), load(x + 16)};
+    RoundBf16<2>::put(output, pair);
+  }
   if (count) {
-    float rest[16] = {};
-    std::uint16_t rounded[16];
+    float rest[32] = {};
+    std::uint16_t rounded[32];
     __builtin_memcpy(rest, x, count * sizeof *x);
-    RoundBf16::put(rounded, load(rest));
+    const Float pair[2] = {load(rest), load(rest + 16)};
+    RoundBf16<2>::put(rounded, pair);
     __builtin_memcpy(output, rounded, count * sizeof *output);
   }
 }

@@ -4,6 +4,9 @@
 //   kLanes          float lanes of a vector, at most kPanel
 //   Float, Int      vectors of kLanes floats and of as many int32 (GCC vector extension)
 //   at_least(a, b)  bit i is whether a[i] >= b[i]
+//   round(a)        to the nearest integers
+//   power(a, n)     a · 2^n, for any n; optional
+//   estimate_reciprocal(a)  1 / a to 14 bits; optional
 //   Words           vector of kWordLanes 64-bit words; load, broadcast
 //   Partial, Total  running counts of one bits; kFlush words fit into a Partial
 //   count, flush, narrow (two Totals to one Int)
@@ -33,26 +36,40 @@ inline Float to_float(Int x) { return __builtin_convertvector(x, Float); }
 inline Float maximum(Float a, Float b) { return a > b ? a : b; }
 inline Float minimum(Float a, Float b) { return a < b ? a : b; }
 
-// e^x to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, Taylor's polynomial for e^r.
+// e^x to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, and for e^r a polynomial of least relative
+// error there, 1 + r + r² q(r).
+template <class I = Isa>
 inline Float exponential(Float x) {
-  x = minimum(maximum(x, splat(-87.0f)), splat(88.0f));
-  const Float magic = splat(12582912.0f);  // 1.5 · 2^23: adding it rounds to an integer
-  const Float shifted = x * 1.44269504f + magic;
-  const Float n = shifted - magic;
+  constexpr bool kScales = requires { I::power(x, x); };
+  x = minimum(x, splat(88.0f));  // e^88 is finite
+  if constexpr (!kScales) x = maximum(x, splat(-87.0f));
+  const Float n = Isa::round(x * 1.44269504f);
   Float r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
-  Float p = splat(1.0f / 5040);
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
-  const Int exponent = (__builtin_convertvector(n, Int) + 127) << 23;
-  Float power;
-  __builtin_memcpy(&power, &exponent, sizeof power);
-  return p * power;
+  Float q = splat(1.38146e-3f);
+  q = q * r + 8.3687166e-3f;
+  q = q * r + 4.16683890e-2f;
+  q = q * r + 1.66665211e-1f;
+  q = q * r + 4.99999940e-1f;
+  const Float p = (q * (r * r) + r) + 1.0f;
+  if constexpr (kScales) {
+    return I::power(p, n);  // p · 2^n
+  } else {
+    const Int exponent = (__builtin_convertvector(n, Int) + 127) << 23;
+    Float power;
+    __builtin_memcpy(&power, &exponent, sizeof power);
+    return p * power;
+  }
+}
+
+template <class I = Isa>
+inline Float reciprocal(Float x) {
+  if constexpr (requires { I::estimate_reciprocal(x); }) {
+    const Float y = I::estimate_reciprocal(x);
+    return y + y * (1.0f - x * y);  // Newton's step doubles the 14 bits
+  } else {
+    return 1.0f / x;
+  }
 }
 
 // ---- binary convolution ------------------------------------------------------------------------
@@ -115,12 +132,59 @@ inline void take_back_zeros(const BinaryRow& job, int column, int panel, std::in
   }
 }
 
-template <int Kernel>
-inline void binary_row_of(const BinaryRow& job) {
+// Sums and sums of squares of one panel, for the normalization that follows.
+struct Moments {
+  Float sum[kVectors] = {};
+  Float square[kVectors] = {};
+  inline void add_to(float* sums, float* squares) const {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      store(sums + v * kLanes, load(sums + v * kLanes) + sum[v]);
+      store(squares + v * kLanes, load(squares + v * kLanes) + square[v]);
+    }
+  }
+};
+
+// What follows the integers: alpha, RPReLU, shortcut and residual, for one pixel and panel.
+template <bool Shortcut, bool Residual, bool Accumulate>
+inline void finish_pixel(const BinaryRow& job, int column, int first, const Int* sums,
+                         Moments& moments) {
+#pragma GCC unroll 16
+  for (int v = 0; v < kVectors; ++v) {
+    const int c = first + v * kLanes;
+    Float y = to_float(sums[v]) * load(job.scale + c) + load(job.bias_in + c);
+    y = y >= 0.0f ? y : y * load(job.slope + c);
+    y = y + load(job.bias_out + c);
+    if constexpr (Shortcut) y = y + load(job.shortcut + column * job.shortcut_stride + c);
+    if constexpr (Residual) y = y + load(job.residual + column * job.residual_stride + c);
+    float* output = job.output + column * job.output_stride + c;
+    if constexpr (Accumulate) y = y + load(output);
+    store(output, y);
+    moments.sum[v] = moments.sum[v] + y;
+    moments.square[v] = moments.square[v] + y * y;
+  }
+}
+
+// The rare cases: integers wanted, or zero weights among the signs.
+inline void finish_slowly(const BinaryRow& job, int column, int panel, Int* sums) {
+  std::int32_t plain[kPanel];
+  __builtin_memcpy(plain, sums, sizeof plain);
+  take_back_zeros(job, column, panel, plain);
+  if (job.accumulators)
+    __builtin_memcpy(job.accumulators + static_cast<std::ptrdiff_t>(column) * job.channels +
+                         panel * kPanel,
+                     plain, sizeof plain);
+  __builtin_memcpy(sums, plain, sizeof plain);
+}
+
+template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
+void binary_row_of(const BinaryRow& job) {
   const std::ptrdiff_t panel_words =
       static_cast<std::ptrdiff_t>(Kernel) * Kernel * job.words * kPanel;
+  const bool slow = job.zero_count || job.accumulators;
   for (int panel = 0; panel < job.channels / kPanel; ++panel) {
     const int first = panel * kPanel;
+    Moments moments;
     for (int x = 0; x < job.width; x += Isa::kPixels) {
       Int counts[Isa::kPixels][kVectors];
       mismatches<Kernel>(job, x, job.weights + panel * panel_words, counts);
@@ -135,38 +199,33 @@ inline void binary_row_of(const BinaryRow& job) {
 #pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v)
           sums[v] = load(base + first + v * kLanes) - (counts[p][v] + counts[p][v]);
-        if (job.zero_count) [[unlikely]] {
-          std::int32_t plain[kPanel];
-          __builtin_memcpy(plain, sums, sizeof plain);
-          take_back_zeros(job, column, panel, plain);
-          __builtin_memcpy(sums, plain, sizeof plain);
+        if (slow) [[unlikely]] {
+          finish_slowly(job, column, panel, sums);
+          if (job.accumulators) continue;
         }
-        if (job.accumulators) [[unlikely]] {
-          const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(column) * job.channels + first;
-          __builtin_memcpy(job.accumulators + at, sums, sizeof sums);
-          continue;
-        }
-#pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) {
-          const int c = first + v * kLanes;
-          Float y = to_float(sums[v]) * load(job.scale + c) + load(job.bias_in + c);
-          y = y >= 0.0f ? y : y * load(job.slope + c);
-          y = y + load(job.bias_out + c);
-          if (job.shortcut) y = y + load(job.shortcut + column * job.shortcut_stride + c);
-          if (job.residual) y = y + load(job.residual + column * job.residual_stride + c);
-          float* output = job.output + column * job.output_stride + c;
-          store(output, job.accumulate ? load(output) + y : y);
-        }
+        finish_pixel<Shortcut, Residual, Accumulate>(job, column, first, sums, moments);
       }
     }
+    if (job.sums) moments.add_to(job.sums + first, job.sums + job.channels + first);
   }
+}
+
+template <int Kernel>
+inline void binary_row_with(const BinaryRow& job) {
+  const int what = (job.shortcut ? 4 : 0) + (job.residual ? 2 : 0) + (job.accumulate ? 1 : 0);
+  constexpr void (*kVariants[8])(const BinaryRow&) = {
+      binary_row_of<Kernel, false, false, false>, binary_row_of<Kernel, false, false, true>,
+      binary_row_of<Kernel, false, true, false>,  binary_row_of<Kernel, false, true, true>,
+      binary_row_of<Kernel, true, false, false>,  binary_row_of<Kernel, true, false, true>,
+      binary_row_of<Kernel, true, true, false>,   binary_row_of<Kernel, true, true, true>};
+  kVariants[what](job);
 }
 
 void binary_row(const BinaryRow& job) {
   if (job.kernel == 1)
-    binary_row_of<1>(job);
+    binary_row_with<1>(job);
   else
-    binary_row_of<3>(job);
+    binary_row_with<3>(job);
 }
 
 void sign_row(const float* x, std::ptrdiff_t stride, int width, int channels,
@@ -190,7 +249,7 @@ inline void normalize(const float* x, float* output, int width, int channels, co
   for (int pixel = 0; pixel < width; ++pixel, x += channels, output += channels)
     for (int c = 0; c < channels; c += kLanes) {
       Float z = load(x + c) * load(scale + c) + load(shift + c);
-      if constexpr (Silu) z = z / (exponential(-z) + 1.0f);
+      if constexpr (Silu) z = z * reciprocal(exponential(-z) + 1.0f);
       store(output + c, z);
     }
 }
@@ -306,70 +365,118 @@ void gemm_f32(const Gemm& job) { gemm<DotF32>(job); }
 
 struct KeepF32 {
   using Element = float;
-  static inline void put(Element* to, Float value) { store(to, value); }
+  static constexpr int kWide = 1;  // vectors that are put at once
+  static inline void put(Element* to, const Float* value) { store(to, *value); }
 };
 
-template <class Put>
-inline void winograd_input(const WinogradInput& job) {
+// Row I of Bᵀ d for all tiles, and from it row I of the sixteen planes, Put::kWide vectors of channels
+// at a time from c on.
+template <class Put, int I>
+inline void winograd_row(const WinogradInput& job, int c) {
+  // Rows of Bᵀ: d0 - d2, d1 + d2, d2 - d1, d1 - d3.
+  constexpr int kFirst[4] = {0, 1, 2, 1}, kSecond[4] = {2, 2, 1, 3};
+  constexpr int kWide = Put::kWide;
   using Element = typename Put::Element;
-  Element* output = static_cast<Element*>(job.output);
-  for (int c = 0; c < job.channels; c += kLanes) {
-    Float column[4][4];  // [column of the tile][row of Bᵀ d]
-    const auto transform = [&](int pixel, Float* into) {
-      const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(pixel) * job.channels + c;
-      const Float d0 = load(job.rows[0] + at), d1 = load(job.rows[1] + at);
-      const Float d2 = load(job.rows[2] + at), d3 = load(job.rows[3] + at);
-      into[0] = d0 - d2;
-      into[1] = d1 + d2;
-      into[2] = d2 - d1;
-      into[3] = d1 - d3;
-    };
-    transform(0, column[0]);
-    transform(1, column[1]);
-    for (int tile = 0; tile < job.tiles; ++tile) {
-      transform(2 * tile + 2, column[2]);
-      transform(2 * tile + 3, column[3]);
-      Element* to = output + static_cast<std::ptrdiff_t>(tile) * job.channels + c;
+  const float *first = job.rows[kFirst[I]] + c, *second = job.rows[kSecond[I]] + c;
+  Element* to = static_cast<Element*>(job.output) + 4 * I * job.plane + c;
+  const auto column = [&](std::ptrdiff_t pixel, Float* into) {
+    const std::ptrdiff_t at = pixel * job.channels;
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) {
-        Put::put(to + (4 * i + 0) * job.plane, column[0][i] - column[2][i]);
-        Put::put(to + (4 * i + 1) * job.plane, column[1][i] + column[2][i]);
-        Put::put(to + (4 * i + 2) * job.plane, column[2][i] - column[1][i]);
-        Put::put(to + (4 * i + 3) * job.plane, column[1][i] - column[3][i]);
-        column[0][i] = column[2][i];
-        column[1][i] = column[3][i];
-      }
+    for (int v = 0; v < kWide; ++v) {
+      const Float a = load(first + at + v * kLanes), b = load(second + at + v * kLanes);
+      into[v] = I == 1 ? a + b : a - b;
     }
+  };
+  Float d0[kWide], d1[kWide], d2[kWide], d3[kWide];
+  column(0, d0);
+  column(1, d1);
+  for (int tile = 0; tile < job.tiles; ++tile, to += job.channels) {
+    column(2 * tile + 2, d2);
+    column(2 * tile + 3, d3);
+    Float result[4][kWide];
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; ++v) {
+      result[0][v] = d0[v] - d2[v];
+      result[1][v] = d1[v] + d2[v];
+      result[2][v] = d2[v] - d1[v];
+      result[3][v] = d1[v] - d3[v];
+      d0[v] = d2[v];
+      d1[v] = d3[v];
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) Put::put(to + j * job.plane, result[j]);
   }
 }
 
-void winograd_input_f32(const WinogradInput& job) { winograd_input<KeepF32>(job); }
+template <class Put>
+inline void winograd_channels(const WinogradInput& job, int c) {
+  winograd_row<Put, 0>(job, c);
+  winograd_row<Put, 1>(job, c);
+  winograd_row<Put, 2>(job, c);
+  winograd_row<Put, 3>(job, c);
+}
 
-void winograd_output(const WinogradOutput& job) {
-  for (int tile = 0; tile < job.tiles; ++tile)
-    for (int c = 0; c < job.columns; c += kLanes) {
-      const float* m = job.products + static_cast<std::ptrdiff_t>(tile) * job.columns + c;
+// The channels in steps of Wide's vectors, what is left in single ones.
+template <class Wide, class Single>
+inline void winograd_input(const WinogradInput& job) {
+  int c = 0;
+  for (; c + Wide::kWide * kLanes <= job.channels; c += Wide::kWide * kLanes)
+    winograd_channels<Wide>(job, c);
+  for (; c < job.channels; c += kLanes) winograd_channels<Single>(job, c);
+}
+
+void winograd_input_f32(const WinogradInput& job) { winograd_input<KeepF32, KeepF32>(job); }
+
+// Panels of channels from `first` on. Sums stay in registers, so their number is fixed.
+template <int Panels>
+inline void winograd_panels(const WinogradOutput& job, int first) {
+  constexpr int kWide = Panels * kVectors;
+  Float sum[kWide] = {}, square[kWide] = {};
+  const float* m = job.products + first;
+  for (int tile = 0; tile < job.tiles; ++tile, m += job.columns) {
+    const bool both = 2 * tile + 1 < job.width;
+    const std::ptrdiff_t at = 2 * tile * job.pixel_stride + first;
+#pragma GCC unroll 16
+    for (int v = 0; v < kWide; ++v) {
       Float half[2][4];  // rows of Aᵀ m
 #pragma GCC unroll 4
       for (int j = 0; j < 4; ++j) {
-        const Float m0 = load(m + (0 + j) * job.plane), m1 = load(m + (4 + j) * job.plane);
-        const Float m2 = load(m + (8 + j) * job.plane), m3 = load(m + (12 + j) * job.plane);
+        const float* column = m + v * kLanes + j * job.plane;
+        const Float m0 = load(column), m1 = load(column + 4 * job.plane);
+        const Float m2 = load(column + 8 * job.plane), m3 = load(column + 12 * job.plane);
         half[0][j] = m0 + m1 + m2;
         half[1][j] = m1 - m2 - m3;
       }
-      const Float bias = load(job.bias + c);
+      const Float bias = load(job.bias + first + v * kLanes);
       for (int i = 0; i < job.rows; ++i) {
         const Float y[2] = {half[i][0] + half[i][1] + half[i][2] + bias,
                             half[i][1] - half[i][2] - half[i][3] + bias};
-        for (int j = 0; j < 2 && 2 * tile + j < job.width; ++j) {
-          const std::ptrdiff_t at = i * job.row_stride + (2 * tile + j) * job.pixel_stride + c;
+        for (int j = 0; j < 1 + both; ++j) {
+          const std::ptrdiff_t to = at + i * job.row_stride + j * job.pixel_stride + v * kLanes;
           Float value = y[j];
-          if (job.residual) value = value + load(job.residual + at);
-          if (job.accumulate) value = value + load(job.output + at);
-          store(job.output + at, value);
+          if (job.residual) value = value + load(job.residual + to);
+          if (job.accumulate) value = value + load(job.output + to);
+          store(job.output + to, value);
+          sum[v] = sum[v] + value;
+          square[v] = square[v] + value * value;
         }
       }
     }
+  }
+  for (int v = 0; job.sums && v < kWide; ++v) {
+    float* to = job.sums + first + v * kLanes;
+    store(to, load(to) + sum[v]);
+    to = job.squares + first + v * kLanes;
+    store(to, load(to) + square[v]);
+  }
+}
+
+void winograd_output(const WinogradOutput& job) {
+  constexpr int kMost = 4;
+  int panel = 0;
+  for (; panel + kMost <= job.columns / kPanel; panel += kMost)
+    winograd_panels<kMost>(job, panel * kPanel);
+  for (; panel < job.columns / kPanel; ++panel) winograd_panels<1>(job, panel * kPanel);
 }
 
 // ---- the rest ----------------------------------------------------------------------------------
@@ -456,17 +563,18 @@ inline void hide(T& value) {
 }
 
 double peak_binary(int rounds) {
-  constexpr int kCounters = 16;
+  constexpr int kCounters = 6;  // enough to hide a count's latency, few enough for 16 registers
   typename Isa::Partial counters[kCounters] = {};
-  std::uint64_t seed = 0x9e3779b97f4a7c15u;
-  hide(seed);
-  const typename Isa::Words bits = Isa::broadcast(seed);
+  typename Isa::Words bits[kCounters];
+  for (int c = 0; c < kCounters; ++c)
+    bits[c] = Isa::broadcast(0x9e3779b97f4a7c15u * static_cast<std::uint64_t>(c + 1));
+  hide(bits);
   for (int i = 0; i < rounds; ++i) {
     const typename Isa::Words other = Isa::broadcast(static_cast<std::uint64_t>(i));
 #pragma GCC unroll 16
-    for (int c = 0; c < kCounters; ++c) counters[c] = Isa::count(counters[c], bits ^ (other + static_cast<std::uint64_t>(c)));
+    for (int c = 0; c < kCounters; ++c) counters[c] = Isa::count(counters[c], bits[c] ^ other);
   }
-  for (auto& counter : counters) hide(counter);
+  hide(counters);
   return 64.0 * Isa::kWordLanes * kCounters * rounds;
 }
 
@@ -480,7 +588,7 @@ double peak_of(int rounds) {
   for (int i = 0; i < rounds; ++i)
 #pragma GCC unroll 32
     for (int s = 0; s < kSums; ++s) sums[s] = Dot::add(sums[s], a, b);
-  for (auto& sum : sums) hide(sum);
+  hide(sums);
   return static_cast<double>(Dot::kStep) * kLanes * kSums * rounds;
 }
 

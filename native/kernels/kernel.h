@@ -54,6 +54,8 @@ struct BinaryRow {
   float* output;
   std::ptrdiff_t output_stride;
   bool accumulate;         // add to the output instead of replacing it
+  float* sums;             // may be null; sums and sums of squares of the outputs are added to these,
+                           // [2][channels]
 };
 
 // c = a b (+ bias) (+ c). Rows of a are `a_stride` elements apart. b comes in panels of kPanel
@@ -93,6 +95,8 @@ struct WinogradOutput {
   std::ptrdiff_t row_stride;
   std::ptrdiff_t pixel_stride;
   bool accumulate;
+  float* sums;             // may be null; as in BinaryRow
+  float* squares;
 };
 
 struct Kernel {

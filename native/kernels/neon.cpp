@@ -13,6 +13,7 @@ struct Isa {
     const uint32x4_t bit = {1, 2, 4, 8};
     return vaddvq_u32(vandq_u32(vcgeq_f32((float32x4_t)a, (float32x4_t)b), bit));
   }
+  static inline Float round(Float a) { return (Float)vrndnq_f32((float32x4_t)a); }
 
   static constexpr int kWordLanes = 2;
   using Words = std::uint64_t __attribute__((vector_size(16)));

@@ -12,6 +12,10 @@ struct Isa {
     for (int i = 0; i < kLanes; ++i) bits |= static_cast<unsigned>(a[i] >= b[i]) << i;
     return bits;
   }
+  static inline Float round(Float a) {
+    const Float magic = Float{} + 12582912.0f;  // 1.5 · 2^23, beyond which floats are integers
+    return (a + magic) - magic;
+  }
 
   static constexpr int kWordLanes = 2;
   using Words = std::uint64_t __attribute__((vector_size(16)));
