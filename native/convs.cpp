@@ -71,6 +71,7 @@ struct PerGroup {
 PerGroup load_groups(const Tensors& tensors, const std::string& name, int channels, float filler,
                      float factor = 1.0f) {
   const std::int64_t groups = tensors.rows(name);
+  if (groups < 1) throw std::invalid_argument(name + ": has no time group");
   const float* values = tensors.floats(name, {groups, channels});
   PerGroup result{pad_channels(values, channels, static_cast<int>(groups), filler),
                   static_cast<int>(groups), padded(channels)};
@@ -86,13 +87,15 @@ class BinaryConv final : public Conv {
     in = in_, out = out_, kernel = kernel_, stride = stride_, binary = true;
     shortcut = identity_shortcut && in == out && stride == 1;
     words = (in + 63) / 64;
+    // Few channels leave most of a word empty: their taps are laid side by side.
+    if (kernel == 3 && in % 8 == 0 && in < 64) window_words = (9 * in + 63) / 64;
     const std::string weight = name + ".conv.weight";
     const int columns = in * kernel * kernel;
     const std::uint8_t* signs = tensors.bytes(weight + ".signs", {out, (columns + 7) / 8});
     scale = pad_channels(tensors.floats(weight + ".scale", {out}), out, 1, 0.0f);
-    // sign(x + b) is +1 where x >= -b; what is no channel is never reached.
+    // sign(x + b) is +1 where x >= -b; nothing reaches NaN, not even what lies in the padding.
     threshold = load_groups(tensors, name + ".shift.bias", in,
-                            -std::numeric_limits<float>::infinity(), -1.0f);
+                            std::numeric_limits<float>::quiet_NaN(), -1.0f);
     bias_in = load_groups(tensors, name + ".activation.bias_in", out, 0.0f);
     slope = load_groups(tensors, name + ".activation.slope", out, 0.0f);
     bias_out = load_groups(tensors, name + ".activation.bias_out", out, 0.0f);
@@ -102,7 +105,7 @@ class BinaryConv final : public Conv {
 
   const float* bias(int group) const override { return bias_out.of(group); }
   std::size_t scratch(int width) const override {
-    return sizeof(std::uint64_t) * (kRing + 1) * row_words(width);
+    return sizeof(std::uint64_t) * ((kRing + 1) * row_words(width) + 1) + window_bytes(width);
   }
   std::unique_ptr<ConvRows> open(const Pass& pass, int width, int height, std::ptrdiff_t stride_in,
                                  std::byte* memory) const override;
@@ -113,12 +116,19 @@ class BinaryConv final : public Conv {
     return static_cast<std::size_t>(width + 2 + (kPixelSlack + 1) * stride) *
            static_cast<std::size_t>(words);
   }
+  // Of a row of windows: the three bits above each other, then the next column's.
+  std::size_t window_bytes(int width) const {
+    if (!window_words) return 0;
+    return row_words(width) * column_bytes() + sizeof(std::uint64_t);
+  }
+  std::size_t column_bytes() const { return static_cast<std::size_t>(3 * in / 8); }
   const std::int32_t* base(Edge row, Edge column) const {
     return bases.data() + static_cast<std::ptrdiff_t>(row * kEdges + column) * padded(out);
   }
 
   bool shortcut;
   int words;
+  int window_words = 0;
   Aligned<std::uint64_t> weights;
   Aligned<std::int32_t> bases;
   std::vector<ZeroWeight> zeros;
@@ -144,7 +154,8 @@ class BinaryConv final : public Conv {
   void pack(const std::uint8_t* signs, int columns) {
     const int taps = kernel * kernel, outputs = padded(out);
     const std::ptrdiff_t row_bytes = (columns + 7) / 8;
-    weights.assign(static_cast<std::size_t>(outputs) * static_cast<std::size_t>(taps * words), 0);
+    const int all = window_words ? window_words : taps * words;
+    weights.assign(static_cast<std::size_t>(outputs) * static_cast<std::size_t>(all), 0);
     std::vector<std::int32_t> tap_sums(static_cast<std::size_t>(taps));
     bases.assign(static_cast<std::size_t>(kEdges * kEdges * outputs), 0);
     for (int o = 0; o < out; ++o) {
@@ -153,9 +164,11 @@ class BinaryConv final : public Conv {
         const int channel = column / taps, tap = column % taps;
         const std::uint64_t bit = (signs[o * row_bytes + column / 8] >> (7 - column % 8)) & 1;
         tap_sums[static_cast<std::size_t>(tap)] += bit ? 1 : -1;
-        const std::ptrdiff_t word = (static_cast<std::ptrdiff_t>(o / kPanel) * taps + tap) * words;
-        weights[static_cast<std::size_t>((word + channel / 64) * kPanel + o % kPanel)] |=
-            bit << (channel % 64);
+        // Windows hold columns of taps, which hold rows, which hold channels.
+        const int position = window_words ? (tap % 3 * 3 + tap / 3) * in + channel
+                                          : tap * words * 64 + channel;
+        const std::ptrdiff_t word = static_cast<std::ptrdiff_t>(o / kPanel) * all + position / 64;
+        weights[static_cast<std::size_t>(word * kPanel + o % kPanel)] |= bit << (position % 64);
       }
       for (int row = 0; row < kEdges; ++row)
         for (int column = 0; column < kEdges; ++column) {
@@ -183,6 +196,7 @@ class BinaryRows final : public ConvRows {
     std::memset(words, 0, conv.scratch(width));
     for (int i = 0; i < BinaryConv::kRing; ++i) bits_[i] = words + i * row_words_;
     outside_ = words + BinaryConv::kRing * row_words_;
+    window_ = reinterpret_cast<std::uint8_t*>(outside_ + row_words_);
   }
 
   void push(int y, const float* row) override {
@@ -195,7 +209,7 @@ class BinaryRows final : public ConvRows {
 
   void emit(int y, int rows, const RowsOut& out) override {
     for (int i = 0; i < rows; ++i) {
-      BinaryRow job = describe(y + i);
+      BinaryRow job = prepare(y + i);
       job.scale = conv_.scale.data();
       job.bias_in = conv_.bias_in.of(pass_.group);
       job.slope = conv_.slope.of(pass_.group);
@@ -212,7 +226,8 @@ class BinaryRows final : public ConvRows {
     }
   }
 
-  BinaryRow describe(int y) const {
+  // All but what follows the accumulators.
+  BinaryRow prepare(int y) {
     BinaryRow job{};
     const int margin = conv_.kernel / 2;
     for (int tap = 0; tap < conv_.kernel; ++tap) {
@@ -234,10 +249,28 @@ class BinaryRows final : public ConvRows {
     job.base_last = conv_.base(edge, edge_at(job.width - 1, conv_.stride, width_, conv_.kernel));
     job.zeros = conv_.zeros.data();
     job.zero_count = static_cast<int>(conv_.zeros.size());
+    if (conv_.window_words) lay_windows(job);
     return job;
   }
 
  private:
+  // Rows of bits to windows side by side.
+  void lay_windows(BinaryRow& job) {
+    const int bytes = conv_.in / 8;
+    std::uint8_t* to = window_;
+    for (int column = 0; column < width_ + 2; ++column)
+      for (const std::uint64_t* row : job.rows) {
+        // A whole word is written; what it has too much is overwritten by the next.
+        std::memcpy(to, row + column, sizeof *row);
+        to += bytes;
+      }
+    job.window = window_;
+    job.window_step = static_cast<std::ptrdiff_t>(conv_.column_bytes()) * conv_.stride;
+    job.window_words = conv_.window_words;
+    const int rest = 9 * conv_.in % 64;
+    job.window_mask = rest ? (std::uint64_t{1} << rest) - 1 : ~std::uint64_t{0};
+  }
+
   const BinaryConv& conv_;
   const Pass& pass_;
   int width_, height_;
@@ -245,6 +278,7 @@ class BinaryRows final : public ConvRows {
   std::size_t row_words_;
   std::uint64_t* bits_[BinaryConv::kRing];
   std::uint64_t* outside_;
+  std::uint8_t* window_;
   const float* rows_[BinaryConv::kRing] = {};
 };
 
@@ -466,7 +500,7 @@ std::vector<std::int32_t> accumulators(const Conv& conv, const Pass& pass, const
   for (int y = 0; y < height_out; ++y) {
     for (; pushed < height && pushed <= y * conv.stride + conv.kernel / 2; ++pushed)
       rows.push(pushed, x + pushed * width * stride);
-    BinaryRow job = rows.describe(y);
+    BinaryRow job = rows.prepare(y);
     job.accumulators = result.data() + y * row_size;
     pass.kernel.binary_row(job);
   }

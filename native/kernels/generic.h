@@ -41,8 +41,8 @@ inline Float minimum(Float a, Float b) { return a < b ? a : b; }
 template <class I = Isa>
 inline Float exponential(Float x) {
   constexpr bool kScales = requires { I::power(x, x); };
-  x = minimum(x, splat(88.0f));  // e^88 is finite
-  if constexpr (!kScales) x = maximum(x, splat(-87.0f));
+  // e^88 is finite; far below, n would be too coarse for r to be small.
+  x = minimum(maximum(x, splat(kScales ? -104.0f : -87.0f)), splat(88.0f));
   const Float n = Isa::round(x * 1.44269504f);
   Float r = x - n * 0.693359375f;
   r = r + n * 2.12194440e-4f;
@@ -77,45 +77,74 @@ inline Float reciprocal(Float x) {
 constexpr int kWordVectors = kPanel / Isa::kWordLanes;
 static_assert(kWordVectors == 2 * kVectors);
 
-// Differing bits between kPixels pixels and one panel of outputs, over all taps.
-template <int Kernel>
-inline void mismatches(const BinaryRow& job, int x, const std::uint64_t* weights,
-                       Int (&counts)[Isa::kPixels][kVectors]) {
+// Differing bits of kPixels pixels and one panel of outputs so far.
+struct Counts {
   typename Isa::Partial partial[Isa::kPixels][kWordVectors] = {};
-  [[maybe_unused]] typename Isa::Total total[Isa::kPixels][kWordVectors] = {};
-  [[maybe_unused]] int left = Isa::kFlush;
-  const std::ptrdiff_t pixel = static_cast<std::ptrdiff_t>(job.stride) * job.words;
-  for (int row = 0; row < Kernel; ++row) {
-    const std::uint64_t* bits = job.rows[row] + x * pixel;
-    for (int word = 0; word < Kernel * job.words; ++word) {  // taps of a row are neighbours
-      typename Isa::Words w[kWordVectors];
+  typename Isa::Total total[Isa::kPixels][kWordVectors] = {};
+  int left = Isa::kFlush;
+
+  // One word of each pixel, activation(pixel), against one of each output.
+  template <class Activation>
+  inline void add(const std::uint64_t* weights, const Activation& activation) {
+    typename Isa::Words w[kWordVectors];
 #pragma GCC unroll 16
-      for (int v = 0; v < kWordVectors; ++v) w[v] = Isa::load(weights + v * Isa::kWordLanes);
-      weights += kPanel;
+    for (int v = 0; v < kWordVectors; ++v) w[v] = Isa::load(weights + v * Isa::kWordLanes);
 #pragma GCC unroll 16
-      for (int p = 0; p < Isa::kPixels; ++p) {
-        const typename Isa::Words a = Isa::broadcast(bits[word + p * pixel]);
+    for (int p = 0; p < Isa::kPixels; ++p) {
+      const typename Isa::Words a = Isa::broadcast(activation(p));
 #pragma GCC unroll 16
-        for (int v = 0; v < kWordVectors; ++v) partial[p][v] = Isa::count(partial[p][v], a ^ w[v]);
-      }
-      if constexpr (Isa::kFlush > 0) {
-        if (--left == 0) {
-          left = Isa::kFlush;
-          for (int p = 0; p < Isa::kPixels; ++p)
-            for (int v = 0; v < kWordVectors; ++v) {
-              total[p][v] = Isa::flush(total[p][v], partial[p][v]);
-              partial[p][v] = typename Isa::Partial{};
-            }
-        }
+      for (int v = 0; v < kWordVectors; ++v) partial[p][v] = Isa::count(partial[p][v], a ^ w[v]);
+    }
+    if constexpr (Isa::kFlush > 0) {
+      if (--left == 0) {
+        left = Isa::kFlush;
+        for (int p = 0; p < Isa::kPixels; ++p)
+          for (int v = 0; v < kWordVectors; ++v) {
+            total[p][v] = Isa::flush(total[p][v], partial[p][v]);
+            partial[p][v] = typename Isa::Partial{};
+          }
       }
     }
   }
+  inline void finish(Int (&counts)[Isa::kPixels][kVectors]) const {
 #pragma GCC unroll 16
-  for (int p = 0; p < Isa::kPixels; ++p)
+    for (int p = 0; p < Isa::kPixels; ++p)
 #pragma GCC unroll 16
-    for (int v = 0; v < kVectors; ++v)
-      counts[p][v] = Isa::narrow(Isa::flush(total[p][2 * v], partial[p][2 * v]),
-                                 Isa::flush(total[p][2 * v + 1], partial[p][2 * v + 1]));
+      for (int v = 0; v < kVectors; ++v)
+        counts[p][v] = Isa::narrow(Isa::flush(total[p][2 * v], partial[p][2 * v]),
+                                   Isa::flush(total[p][2 * v + 1], partial[p][2 * v + 1]));
+  }
+};
+
+// Over all taps: a kernel of 1 or 3, or 0 for bits that lie side by side.
+template <int Kernel>
+inline void mismatches(const BinaryRow& job, int x, int panel,
+                       Int (&counts)[Isa::kPixels][kVectors]) {
+  Counts running;
+  if constexpr (Kernel == 0) {
+    const std::uint64_t* weights =
+        job.weights + static_cast<std::ptrdiff_t>(panel) * job.window_words * kPanel;
+    const std::uint8_t* window = job.window + x * job.window_step;
+    const auto at = [&](int p, int word) {
+      std::uint64_t bits;
+      __builtin_memcpy(&bits, window + p * job.window_step + 8 * word, sizeof bits);
+      return bits;
+    };
+    int word = 0;
+    for (; word < job.window_words - 1; ++word, weights += kPanel)
+      running.add(weights, [&](int p) { return at(p, word); });
+    running.add(weights, [&](int p) { return at(p, word) & job.window_mask; });
+  } else {
+    const std::uint64_t* weights =
+        job.weights + static_cast<std::ptrdiff_t>(panel) * Kernel * Kernel * job.words * kPanel;
+    const std::ptrdiff_t pixel = static_cast<std::ptrdiff_t>(job.stride) * job.words;
+    for (int row = 0; row < Kernel; ++row) {
+      const std::uint64_t* bits = job.rows[row] + x * pixel;
+      for (int word = 0; word < Kernel * job.words; ++word, weights += kPanel)  // taps are neighbours
+        running.add(weights, [&](int p) { return bits[word + p * pixel]; });
+    }
+  }
+  running.finish(counts);
 }
 
 // What zero weights were counted as, which is +1 times the activation, at one pixel.
@@ -179,15 +208,13 @@ inline void finish_slowly(const BinaryRow& job, int column, int panel, Int* sums
 
 template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
 void binary_row_of(const BinaryRow& job) {
-  const std::ptrdiff_t panel_words =
-      static_cast<std::ptrdiff_t>(Kernel) * Kernel * job.words * kPanel;
   const bool slow = job.zero_count || job.accumulators;
   for (int panel = 0; panel < job.channels / kPanel; ++panel) {
     const int first = panel * kPanel;
     Moments moments;
     for (int x = 0; x < job.width; x += Isa::kPixels) {
       Int counts[Isa::kPixels][kVectors];
-      mismatches<Kernel>(job, x, job.weights + panel * panel_words, counts);
+      mismatches<Kernel>(job, x, panel, counts);
 #pragma GCC unroll 16
       for (int p = 0; p < Isa::kPixels; ++p) {
         const int column = x + p;
@@ -222,7 +249,9 @@ inline void binary_row_with(const BinaryRow& job) {
 }
 
 void binary_row(const BinaryRow& job) {
-  if (job.kernel == 1)
+  if (job.window_words)
+    binary_row_with<0>(job);
+  else if (job.kernel == 1)
     binary_row_with<1>(job);
   else
     binary_row_with<3>(job);

@@ -35,6 +35,13 @@ struct BinaryRow {
   int width_in;     // inputs, without padding
   int channels;     // outputs a pixel, a multiple of kPanel
   const std::uint64_t* weights;  // [channels / kPanel][kernel²][words][kPanel]
+  // Or, where `window_words` is not 0: the bits under the kernel lie side by side in `window`, outputs
+  // `window_step` bytes apart, and weights are [channels / kPanel][window_words][kPanel]. What the last
+  // word has beyond `window_mask` belongs to others.
+  const std::uint8_t* window;
+  std::ptrdiff_t window_step;
+  int window_words;
+  std::uint64_t window_mask;
   // Accumulator where no bit differs, at the first, inner and last outputs: [channels].
   const std::int32_t* base_first;
   const std::int32_t* base_inner;
