@@ -1,41 +1,90 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup test lint demo bench clean
+.PHONY: help setup native test test-native test-arm lint format demo bench clean
 
 PYTHON ?= $(shell command -v python3 || command -v python3.11 || echo python3)
+ifeq ($(origin CXX),default)
+  CXX := c++
+endif
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.setup-done
+# What a machine that upscales needs; on top of it what development needs; the engine as last built.
+CORE := $(VENV)/.core-done
+DEV := $(VENV)/.dev-done
+NATIVE := $(VENV)/.native-done
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+NATIVE_SOURCES := CMakeLists.txt $(wildcard native/*.* native/kernels/*.* native/bindings/*.*)
+CMAKE := $(BIN)/cmake
+# CMake finds the Ninja that was installed beside it.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+CPP_FILES = $(shell find native -name '*.h' -o -name '*.cpp')
 DEMO_IN := examples/demo.png
 DEMO_OUT := output/demo_x4.png
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## create .venv with everything development needs
+setup: $(DEV) $(NATIVE) ## create .venv with everything development needs
+
+native: $(NATIVE) ## build the engine anew where its sources changed
 
 # Only re-run when what it installs has changed.
-$(STAMP): pyproject.toml constraints.txt
+$(CORE): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "$(PYTHON) not found: install Python 3.11 or newer, or name one: make setup PYTHON=python3.12" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), bidiffsr needs 3.11 or newer: make setup PYTHON=python3.12" >&2; exit 1; }
+	@printf '#include <concepts>\nint main() { return std::integral<int> ? 0 : 1; }\n' | \
+	  $(CXX) -std=c++20 -x c++ -fsyntax-only - 2>/dev/null || \
+	  { echo "no C++20 compiler found: on Debian, apt-get install g++; or name one: make setup CXX=g++-12" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "venv could not be created: on Debian, apt-get install python3-venv" >&2; exit 1; }
-	@echo "installing bidiffsr and its development tools into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@echo "installing bidiffsr into $(VENV), building its engine ..."
+	@$(PIP) scikit-build-core nanobind cmake ninja
+	@CXX=$(CXX) $(PIP) --no-build-isolation -e .
 	@touch $@
 
-test: setup ## run every test
+$(DEV): $(CORE)
+	@echo "installing the development tools into $(VENV) ..."
+	@CXX=$(CXX) $(PIP) --no-build-isolation -e '.[dev]'
+	@touch $@
+
+# Only what changed, and without the rest of an installation.
+$(NATIVE): $(CORE) $(NATIVE_SOURCES)
+	@test -f build/python/build.ninja || CXX=$(CXX) $(PIP) --no-build-isolation --no-deps -e .
+	@$(CMAKE) --build build/python
+	@$(CMAKE) --install build/python --strip \
+	  --prefix "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
+	@touch $@
+
+test: setup test-native ## run every test
 	$(BIN)/python -m pytest -q
+
+# Address and undefined-behaviour sanitizers watch every kernel that this CPU has.
+test-native: $(CORE) ## run the engine's own tests under sanitizers
+	$(CMAKE) --preset asan >/dev/null
+	$(CMAKE) --build --preset asan
+	$(BIN)/ctest --preset asan
+
+test-arm: $(CORE) ## run the engine's own tests on an emulated 64-bit ARM
+	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \
+	  { echo "no ARM compiler or emulator: on Debian, apt-get install g++-aarch64-linux-gnu qemu-user" >&2; exit 1; }
+	$(CMAKE) --preset arm >/dev/null
+	$(CMAKE) --build --preset arm
+	$(BIN)/ctest --preset arm
 
 lint: setup ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	$(BIN)/clang-format --dry-run -Werror $(CPP_FILES)
 
-demo: setup ## upscale the example picture
+format: $(DEV) ## format Python and C++
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+demo: $(NATIVE) ## upscale the example picture
 	@mkdir -p $(dir $(DEMO_OUT))
 	$(BIN)/bidiffsr upscale $(DEMO_IN) -o $(DEMO_OUT) --overwrite
 	@echo "result: $(DEMO_OUT) (4 times the size of $(DEMO_IN))"
@@ -45,4 +94,5 @@ bench: setup ## measure speed on this machine
 
 clean: ## remove caches and build output; .venv and output/ stay
 	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .benchmarks src/*.egg-info
+	rm -f $(CORE) $(DEV) $(NATIVE)
 	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,41 +1,125 @@
-"""Time one sampling step of the published networks and of the shipped one, in one run."""
+"""Time one step of the published network and SR3 on every system there is, in turns, in one run."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
-from rich.table import Table
 
-from benchmarks.steps import measure
+from benchmarks.plot import plot_steps
+from benchmarks.systems import BIDIFFSR, SR3
+from bidiffsr.bench import (
+    Entry,
+    Report,
+    System,
+    Worker,
+    describe_machine,
+    measure,
+    plan,
+    usable_cpus,
+)
+from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
+from bidiffsr.terminal import note, progress_bars
+
+_SMALL = {"channels": 16, "norm_groups": 8, "multipliers": (1, 2), "blocks_per_level": 1}
 
 
-def main() -> None:
-    """Measure, print a table, save JSON."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    cpus = usable_cpus()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[256])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--json", type=Path, default=Path("output/bench.json"))
-    options = parser.parse_args()
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=cpus)
+    parser.add_argument("--only", nargs="+", help="parts of the names of systems to measure")
+    parser.add_argument("--model", type=Path, help="instead of the published network's shape")
+    parser.add_argument("--small", action="store_true", help="tiny networks, to try the benchmark")
+    parser.add_argument("--output", type=Path, default=Path("output/bench"))
+    return parser.parse_args(arguments)
 
-    results = [row for size in options.sizes for row in measure(size, options.rounds)]
-    table = Table(title=f"one step, batch 1, {torch.get_num_threads()} threads")
-    for column in ("system", "size", "median ms", "fastest ms", "ratio", "peak MB", "estimate MB"):
-        table.add_column(column, justify="left" if column == "system" else "right")
-    for row in results:
-        numbers = (row.median_ms, row.fastest_ms, row.ratio, row.peak_mb, row.estimated_mb)
-        table.add_row(
-            row.system,
-            str(row.size),
-            *(f"{number:.2f}" if number < 10 else f"{number:.0f}" for number in numbers),
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure; print tables; save them as Markdown, everything as JSON, and a plot."""
+    options = parse(arguments)
+    machine = describe_machine()
+    with tempfile.TemporaryDirectory() as folder, progress_bars() as bars:
+        task = bars.add_task("benchmark", total=None, status="writing models")
+        entries = entries_of(options, Path(folder))
+        result = None
+        for progress in measure(entries, options.rounds):
+            bars.update(task, completed=progress.done, total=progress.total, status=progress.status)
+            result = progress.result
+    assert result is not None
+    command = " ".join(
+        ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]
+    )
+    report = Report(result, machine | {"command": command, "commit": commit()})
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    for table in report.tables():
+        console.print(table.rich())
+    save(report, options.output)
+
+
+def entries_of(options: argparse.Namespace, folder: Path) -> list[Entry]:
+    """What to measure, the baseline of each size first."""
+    changes = _SMALL if options.small else {}
+    if options.model is not None:
+        models = [(options.model, BIDIFFSR)]
+    else:
+        network = BiDiffSRConfig.model_validate(changes)
+        rival = SR3Config.model_validate(changes)
+        models = [
+            (random_model(folder / "bi-diffsr.safetensors", network), BIDIFFSR),
+            (random_model(folder / "sr3.safetensors", rival), SR3),
+        ]
+    return [
+        entry
+        for model, systems in models
+        for entry in plan(
+            model, options.sizes, options.threads, folder, chosen(systems, options.only)
         )
-    Console().print(table)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps([asdict(row) for row in results], indent=1) + "\n")
+    ]
+
+
+def random_model(path: Path, network: BiDiffSRConfig | SR3Config) -> Path:
+    with Worker(1) as worker:
+        worker.call("random_model", path, ModelConfig(network=network))
+    return path
+
+
+def chosen(systems: Sequence[System], only: Sequence[str] | None) -> list[System]:
+    """Those named, and always the first, which the others are compared with."""
+    return [
+        system
+        for index, system in enumerate(systems)
+        if only is None or index == 0 or any(part in system.name for part in only)
+    ]
+
+
+def commit() -> str:
+    """The commit of the working tree, marked where it has changes."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def save(report: Report, output: Path) -> None:
+    """``output`` with .json, .md, and .png where matplotlib is installed."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    data = json.dumps(report.as_dict(), indent=1, default=str) + "\n"
+    output.with_suffix(".json").write_text(data, encoding="utf-8")
+    output.with_suffix(".md").write_text(report.markdown(), encoding="utf-8")
+    try:
+        plot_steps(report.result.rows, output.with_suffix(".png"))
+    except ModuleNotFoundError as error:
+        note(f"no plot: {error.name} is not installed")
 
 
 if __name__ == "__main__":

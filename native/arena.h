@@ -10,8 +10,8 @@
 
 namespace bidiffsr {
 
-// Places blocks first-fit. Without memory it only plans: addresses are made up, and `peak` tells how
-// much the same sequence of blocks will need.
+// Places blocks first-fit. Without memory it only plans: addresses are made up, and `peak` tells
+// how much the same sequence of blocks will need.
 class Arena {
  public:
   static constexpr std::size_t kAlignment = 64;
@@ -59,11 +59,11 @@ template <class T>
 class Block {
  public:
   Block() = default;
-  Block(Arena& arena, std::size_t count)
-      : arena_(&arena), bytes_(arena.take(count * sizeof(T))) {}
+  Block(Arena& arena, std::size_t count) : arena_(&arena), bytes_(arena.take(count * sizeof(T))) {}
   ~Block() { reset(); }
   Block(Block&& other) noexcept
-      : arena_(std::exchange(other.arena_, nullptr)), bytes_(std::exchange(other.bytes_, nullptr)) {}
+      : arena_(std::exchange(other.arena_, nullptr)),
+        bytes_(std::exchange(other.bytes_, nullptr)) {}
   Block& operator=(Block&& other) noexcept {
     if (this != &other) {
       reset();

@@ -13,9 +13,9 @@ constexpr int kQueries = 24;  // a task; the result does not depend on who runs 
 constexpr int kKeys = 128;    // a block of the streaming softmax, whose scores stay in cache
 static_assert(kKeys % kPanel == 0);
 
-// Queries, keys and values of all positions, float32 or bfloat16: queries in rows; keys as panels of
-// 16 positions over the channels; values, for each block of keys, as panels of 16 channels over the
-// positions (kernels/kernel.h, Gemm).
+// Queries, keys and values of all positions, float32 or bfloat16: queries in rows; keys as panels
+// of 16 positions over the channels; values, for each block of keys, as panels of 16 channels over
+// the positions (kernels/kernel.h, Gemm).
 template <class T>
 struct Projections {
   Projections(Pass& pass, int positions, int channels)
@@ -85,8 +85,7 @@ Attention::Attention(const Loading& from, const std::string& name, int channels)
   qkv_ = Panels(3 * channels, channels, bfloat16_, [&](int o, int i) {
     return qkv[o * channels + i] * (o < channels ? scale : 1.0f);
   });
-  out_ = Panels(channels, channels, bfloat16_,
-                [&](int o, int i) { return out[o * channels + i]; });
+  out_ = Panels(channels, channels, bfloat16_, [&](int o, int i) { return out[o * channels + i]; });
 }
 
 void Attention::operator()(Pass& pass, Features& features) const {
@@ -179,12 +178,11 @@ void Attention::attend(Pass& pass, Features& features) const {
     }
     for (int q = 0; q < queries; ++q) kernel.scale_row(sum + q * stride, stride, 1 / total[q]);
     const void* a = rounded(sum, room.of(worker, half), count(queries, stride));
-    multiply(kernel, out_, a, stride, queries, x.row(0) + static_cast<std::ptrdiff_t>(first) * stride,
-             stride, bias_.data(), true);
+    multiply(kernel, out_, a, stride, queries,
+             x.row(0) + static_cast<std::ptrdiff_t>(first) * stride, stride, bias_.data(), true);
   });
-  pass.run(Kind::kAttention, 0, x.height, [&](int y, int worker) {
-    features.sums.add(kernel, x, y, room.floats(worker, sums));
-  });
+  pass.run(Kind::kAttention, 0, x.height,
+           [&](int y, int worker) { features.sums.add(kernel, x, y, room.floats(worker, sums)); });
 }
 
 }  // namespace bidiffsr

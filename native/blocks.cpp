@@ -204,7 +204,8 @@ Down::Down(const Loading& from, const std::string& name, int in, int out)
     conv2_ = load_conv(from.tensors, name + ".conv2", in / 2, in / 2, 3, 1, binary, shortcut,
                        from.bfloat16);
   } else {
-    conv1_ = load_conv(from.tensors, name + ".conv", in, out, 3, 2, binary, shortcut, from.bfloat16);
+    conv1_ =
+        load_conv(from.tensors, name + ".conv", in, out, 3, 2, binary, shortcut, from.bfloat16);
   }
 }
 
@@ -247,7 +248,8 @@ Up::Up(const Loading& from, const std::string& name, int in, int out)
     conv2_ =
         load_conv(from.tensors, name + ".conv2", in, in, 3, 1, binary, shortcut, from.bfloat16);
   } else {
-    conv1_ = load_conv(from.tensors, name + ".conv", in, out, 3, 1, binary, shortcut, from.bfloat16);
+    conv1_ =
+        load_conv(from.tensors, name + ".conv", in, out, 3, 1, binary, shortcut, from.bfloat16);
   }
 }
 
@@ -299,8 +301,10 @@ Fuse::Fuse(const Loading& from, const std::string& name, int channels, bool bina
                        false);
     return;
   }
-  conv1_ = load_conv(from.tensors, name + ".conv1", channels, channels, 1, 1, true, shortcut, false);
-  conv2_ = load_conv(from.tensors, name + ".conv2", channels, channels, 1, 1, true, shortcut, false);
+  conv1_ =
+      load_conv(from.tensors, name + ".conv1", channels, channels, 1, 1, true, shortcut, false);
+  conv2_ =
+      load_conv(from.tensors, name + ".conv2", channels, channels, 1, 1, true, shortcut, false);
 }
 
 void Fuse::merge(const Loading& from, const std::string& name) {
@@ -346,7 +350,8 @@ void Fuse::plain(Pass& pass, const Features& x, const Skip& skip, Features& resu
   const Finish finish(pass, result, room, nullptr);
   const std::size_t element = rounded ? sizeof(std::uint16_t) : sizeof(float);
   const std::size_t both = room.add(element * static_cast<std::size_t>(width * 2 * c));
-  const std::size_t half = room.add(sizeof(std::uint16_t) * static_cast<std::size_t>(width * stride));
+  const std::size_t half =
+      room.add(sizeof(std::uint16_t) * static_cast<std::size_t>(width * stride));
   room.allocate(pass);
   const auto append = [&](std::byte* to, const void* row) {
     const auto* from = static_cast<const std::byte*>(row);
@@ -394,7 +399,8 @@ void Fuse::binary(Pass& pass, const Features& x, const Skip& skip, Features& res
   const std::size_t gathered[2] = {room.add(bytes), room.add(bytes)};
   const Conv* convs[2] = {conv1_.get(), conv2_.get()};
   const int count = concat ? 1 : 2;
-  const std::size_t scratch[2] = {room.add(conv1_->scratch(width)), room.add(conv1_->scratch(width))};
+  const std::size_t scratch[2] = {room.add(conv1_->scratch(width)),
+                                  room.add(conv1_->scratch(width))};
   room.allocate(pass);
   const double macs = count * conv1_->macs(a.height * width);
   pass.bands(Kind::kBinary1, macs, a.height, [&](int first, int last, int worker) {

@@ -28,8 +28,8 @@ struct Features {
 };
 using FeaturesPtr = std::shared_ptr<Features>;
 
-// A skip connection: the features themselves, or a bfloat16 copy where a plain fusion in bfloat16 is
-// all that will look at them.
+// A skip connection: the features themselves, or a bfloat16 copy where a plain fusion in bfloat16
+// is all that will look at them.
 struct Skip {
   FeaturesPtr features;
   Block<std::uint16_t> rounded;

@@ -19,7 +19,7 @@ struct NetworkConfig {
   int full_precision_up_levels = 2;
   int timesteps = 2000;
   int time_groups = 5;
-  bool binarized = true;            // false: every convolution is a plain one
+  bool binarized = true;              // false: every convolution is a plain one
   bool consistent_resampling = true;  // CP-Down and CP-Up, or strided and nearest
   Fusion fusion = Fusion::kShuffle;
   bool identity_shortcut = true;
@@ -42,8 +42,8 @@ struct TensorView {
   const void* data;
 };
 
-// By the names of docs/format.md. Whoever asks for a tensor says what it must be; std::invalid_argument
-// is thrown if it is missing or something else.
+// By the names of docs/format.md. Whoever asks for a tensor says what it must be;
+// std::invalid_argument is thrown if it is missing or something else.
 class Tensors {
  public:
   void add(std::string name, TensorView view) { views_[std::move(name)] = std::move(view); }

@@ -26,15 +26,15 @@ void Panels::put(int output, int input, float value) {
 
 void multiply(const Kernel& kernel, const Panels& panels, const void* a, std::ptrdiff_t a_stride,
               int m, float* c, std::ptrdiff_t c_stride, const float* bias, bool accumulate) {
-  const Gemm job{a,           a_stride,   panels.data(), c,    c_stride,
-                 m,           panels.n(), panels.k(),    bias, accumulate};
+  const Gemm job{a, a_stride,   panels.data(), c,    c_stride,
+                 m, panels.n(), panels.k(),    bias, accumulate};
   (panels.bfloat16() ? kernel.gemm_bf16 : kernel.gemm_f32)(job);
 }
 
 namespace {
 
-// Which columns or rows of a 3×3 kernel lie outside: of an output in the middle, at the first, at the
-// last place, or where both is true.
+// Which columns or rows of a 3×3 kernel lie outside: of an output in the middle, at the first, at
+// the last place, or where both is true.
 enum Edge { kInner, kFirst, kLast, kBoth, kEdges };
 
 Edge edge_at(int output, int stride, int inputs, int kernel) {
@@ -149,8 +149,8 @@ class BinaryConv final : public Conv {
     }
   }
 
-  // Bits to words, and the sums of weights that each kind of edge has to give back: a tap outside is
-  // run as -1, so it counted minus its weight.
+  // Bits to words, and the sums of weights that each kind of edge has to give back: a tap outside
+  // is run as -1, so it counted minus its weight.
   void pack(const std::uint8_t* signs, int columns) {
     const int taps = kernel * kernel, outputs = padded(out);
     const std::ptrdiff_t row_bytes = (columns + 7) / 8;
@@ -165,8 +165,8 @@ class BinaryConv final : public Conv {
         const std::uint64_t bit = (signs[o * row_bytes + column / 8] >> (7 - column % 8)) & 1;
         tap_sums[static_cast<std::size_t>(tap)] += bit ? 1 : -1;
         // Windows hold columns of taps, which hold rows, which hold channels.
-        const int position = window_words ? (tap % 3 * 3 + tap / 3) * in + channel
-                                          : tap * words * 64 + channel;
+        const int position =
+            window_words ? (tap % 3 * 3 + tap / 3) * in + channel : tap * words * 64 + channel;
         const std::ptrdiff_t word = static_cast<std::ptrdiff_t>(o / kPanel) * all + position / 64;
         weights[static_cast<std::size_t>(word * kPanel + o % kPanel)] |= bit << (position % 64);
       }
@@ -319,8 +319,8 @@ class PlainConv final : public Conv {
   static constexpr int kColumns = 4 * kPanel;
   std::size_t input_bytes(int width) const {
     if (winograd()) return element() * 16 * kTiles * static_cast<std::size_t>(padded(in));
-    const std::size_t gathered = static_cast<std::size_t>(width) *
-                                 static_cast<std::size_t>(kernel * kernel * in + kPanel);
+    const std::size_t gathered =
+        static_cast<std::size_t>(width) * static_cast<std::size_t>(kernel * kernel * in + kPanel);
     return gathered * (sizeof(float) + sizeof(std::uint16_t));
   }
   std::size_t outside_bytes(int width) const {

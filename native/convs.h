@@ -1,7 +1,7 @@
 // Convolution blocks: a binarized one with what surrounds it, or a plain one (paper, Fig. 2 and 3).
 //
-// Both take rows in order and give rows two at a time, so that a band of rows stays in cache from the
-// normalization before the convolution to the shortcut after it.
+// Both take rows in order and give rows two at a time, so that a band of rows stays in cache from
+// the normalization before the convolution to the shortcut after it.
 #pragma once
 
 #include <memory>

@@ -72,9 +72,8 @@ double best_rate(ThreadPool& pool, const Loop& loop) {
   for (int trial = 0; trial < 5; ++trial) {
     std::vector<double> work(static_cast<std::size_t>(4 * pool.count()));
     const auto start = std::chrono::steady_clock::now();
-    pool.run(static_cast<int>(work.size()), [&](int task, int) {
-      work[static_cast<std::size_t>(task)] = loop(task);
-    });
+    pool.run(static_cast<int>(work.size()),
+             [&](int task, int) { work[static_cast<std::size_t>(task)] = loop(task); });
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
     double sum = 0;
     for (const double each : work) sum += each;

@@ -68,8 +68,8 @@ class Pass {
   ThreadPool& pool_;
 };
 
-// Features of one sample, (height, width, channels) float32; what lies between `channels` and `stride`
-// is undefined.
+// Features of one sample, (height, width, channels) float32; what lies between `channels` and
+// `stride` is undefined.
 struct Tensor {
   Tensor(Pass& pass, int height, int width, int channels)
       : height(height),
@@ -91,7 +91,8 @@ struct Tensor {
 class Statistics {
  public:
   Statistics(int height, int groups)
-      : groups_(groups), sums_(static_cast<std::size_t>(height) * static_cast<std::size_t>(groups)) {}
+      : groups_(groups),
+        sums_(static_cast<std::size_t>(height) * static_cast<std::size_t>(groups)) {}
   // Takes a row of the tensor; `room` holds 2 · stride floats.
   void add(const Kernel& kernel, const Tensor& tensor, int y, float* room);
   // Takes the sums of `rows` rows from y on, [2][stride].

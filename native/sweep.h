@@ -58,10 +58,13 @@ class SourceRows {
       kernel_.normalize_row(from, to, x.width, x.stride, source_.scale, source_.shift, true);
     else
       for (int pixel = 0; pixel < source_.width(); ++pixel)
-        std::memcpy(to + pixel * stride_,
-                    from + static_cast<std::ptrdiff_t>(source_.enlarged ? pixel / 2 : pixel) *
-                               x.stride,
-                    sizeof(float) * static_cast<std::size_t>(channels_));
+        std::memcpy(
+            to + pixel * stride_,
+            from + static_cast<std::ptrdiff_t>(source_.enlarged ? pixel / 2 : pixel) * x.stride,
+            sizeof(float) * static_cast<std::size_t>(channels_));
+    // A product of bfloat16 pairs looks at an even number of channels.
+    for (int pixel = 0; channels_ % 2 && pixel < source_.width(); ++pixel)
+      to[pixel * stride_ + channels_] = 0;
     return to;
   }
 
@@ -107,9 +110,9 @@ struct Branch {
   Source source;
 };
 
-// Runs `branches`, which all have the same size and stride, over the picture. place(branch, y, worker)
-// says where output row y and those after it go; done(y, rows, worker) follows when all branches have
-// made them. `room` may hold parts already and is allocated here.
+// Runs `branches`, which all have the same size and stride, over the picture. place(branch, y,
+// worker) says where output row y and those after it go; done(y, rows, worker) follows when all
+// branches have made them. `room` may hold parts already and is allocated here.
 template <class Place, class Done>
 void sweep(Pass& pass, Kind kind, const std::vector<Branch>& branches, Room& room,
            const Place& place, const Done& done) {

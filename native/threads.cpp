@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <chrono>
+#include <system_error>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -34,22 +35,27 @@ int available_cpus() {
 
 ThreadPool::ThreadPool(int threads) : owner_(getpid()) {
   if (threads <= 0) threads = available_cpus();
-  workers_.reserve(static_cast<std::size_t>(threads - 1));
-  for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  std::vector<std::thread>& workers = shared_->workers;
+  workers.reserve(static_cast<std::size_t>(threads - 1));
+  try {
+    for (int i = 1; i < threads; ++i) workers.emplace_back([this, i] { work(i); });
+  } catch (const std::system_error&) {
+    // The system has no more threads for us: those there are will do.
+  }
 }
 
 ThreadPool::~ThreadPool() {
   if (getpid() != owner_) {
-    for (auto& worker : workers_) worker.detach();
+    static_cast<void>(shared_.release());
     return;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(shared_->mutex);
     stop_ = true;
     job_.fetch_add(1);
   }
-  wake_.notify_all();
-  for (auto& worker : workers_) worker.join();
+  shared_->wake.notify_all();
+  for (auto& worker : shared_->workers) worker.join();
 }
 
 void ThreadPool::drain(const Task& task, int tasks, int worker) {
@@ -57,24 +63,27 @@ void ThreadPool::drain(const Task& task, int tasks, int worker) {
 }
 
 void ThreadPool::run(int tasks, const Task& task) {
-  const std::unique_lock mine(taken_, std::try_to_lock);
-  if (!mine || workers_.empty() || tasks < 2 || getpid() != owner_) {
+  const bool alone = shared_->workers.empty() || tasks < 2 || getpid() != owner_;
+  if (alone || taken_.exchange(true, std::memory_order_acquire)) {
     for (int i = 0; i < tasks; ++i) task(i, 0);
     return;
   }
   {
-    const std::lock_guard lock(mutex_);
+    const std::lock_guard lock(shared_->mutex);
     task_ = &task;
     tasks_ = tasks;
     next_ = 0;
     job_.fetch_add(1);
   }
-  wake_.notify_all();
+  shared_->wake.notify_all();
   drain(task, tasks, 0);
-  // Workers that come late find no task; those inside are waited for.
-  std::unique_lock lock(mutex_);
-  task_ = nullptr;
-  idle_.wait(lock, [this] { return active_ == 0; });
+  {
+    // Workers that come late find no task; those inside are waited for.
+    std::unique_lock lock(shared_->mutex);
+    task_ = nullptr;
+    shared_->idle.wait(lock, [this] { return active_ == 0; });
+  }
+  taken_.store(false, std::memory_order_release);
 }
 
 void ThreadPool::work(int worker) {
@@ -83,12 +92,11 @@ void ThreadPool::work(int worker) {
     const Task* task = nullptr;
     int tasks = 0;
     const auto until = std::chrono::steady_clock::now() + kPatience;
-    while (job_.load(std::memory_order_relaxed) == seen &&
-           std::chrono::steady_clock::now() < until)
+    while (job_.load(std::memory_order_relaxed) == seen && std::chrono::steady_clock::now() < until)
       pause_briefly();
     {
-      std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return job_ != seen; });
+      std::unique_lock lock(shared_->mutex);
+      shared_->wake.wait(lock, [&] { return job_ != seen; });
       seen = job_;
       if (stop_) return;
       if (!task_) continue;
@@ -98,10 +106,10 @@ void ThreadPool::work(int worker) {
     }
     drain(*task, tasks, worker);
     {
-      const std::lock_guard lock(mutex_);
+      const std::lock_guard lock(shared_->mutex);
       --active_;
     }
-    idle_.notify_one();
+    shared_->idle.notify_one();
   }
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -21,7 +22,7 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int count() const { return static_cast<int>(workers_.size()) + 1; }
+  int count() const { return static_cast<int>(shared_->workers.size()) + 1; }
 
   // Runs tasks 0 to `tasks` - 1 in any order and returns when all are done. A caller that finds the
   // pool taken by another runs its tasks alone. Tasks must not throw.
@@ -31,11 +32,15 @@ class ThreadPool {
   void work(int worker);
   void drain(const Task& task, int tasks, int worker);
 
-  std::vector<std::thread> workers_;
-  std::mutex taken_;  // held by the caller whose job it is
-  std::mutex mutex_;
-  std::condition_variable wake_;
-  std::condition_variable idle_;
+  // Apart, so that a forked child can leave it alone: what sleeps here sleeps in another process.
+  struct Shared {
+    std::mutex mutex;
+    std::condition_variable wake;
+    std::condition_variable idle;
+    std::vector<std::thread> workers;
+  };
+  std::unique_ptr<Shared> shared_ = std::make_unique<Shared>();
+  std::atomic<bool> taken_{false};  // by the caller whose job it is
   const Task* task_ = nullptr;
   int tasks_ = 0;
   std::atomic<int> next_{0};

@@ -39,7 +39,8 @@ class Stem {
     const std::size_t rows = room.add(sizeof(float) * 4 * row_size);
     const std::size_t taps =
         room.add(sizeof(float) * static_cast<std::size_t>(width * kTaps * kInputs));
-    const std::size_t sums = room.add(sizeof(float) * 2 * static_cast<std::size_t>(padded(channels_)));
+    const std::size_t sums =
+        room.add(sizeof(float) * 2 * static_cast<std::size_t>(padded(channels_)));
     room.allocate(pass);
     const double macs = static_cast<double>(height) * width * kTaps * kInputs * channels_;
     pass.bands(Kind::kStem, macs, height, [&](int first, int last, int worker) {
@@ -85,8 +86,8 @@ class Stem {
   Aligned<float> bias_;
 };
 
-// Group norm, SiLU, full-precision 3×3 to three channels: every tap's product of a pixel at once, then
-// sums over the neighbours. float32 always: it costs nothing and is what one sees.
+// Group norm, SiLU, full-precision 3×3 to three channels: every tap's product of a pixel at once,
+// then sums over the neighbours. float32 always: it costs nothing and is what one sees.
 class Tail {
  public:
   explicit Tail(const Loading& from)
@@ -200,14 +201,15 @@ struct UNetWeights {
 };
 
 UNet::UNet(const NetworkConfig& config, const Tensors& tensors, bool bfloat16)
-    : config_(config), weights_(std::make_unique<UNetWeights>(Loading{config, tensors, bfloat16})) {}
+    : config_(config),
+      weights_(std::make_unique<UNetWeights>(Loading{config, tensors, bfloat16})) {}
 UNet::~UNet() = default;
 
 void UNet::forward(Pass& pass, const float* x_t, const float* cond, std::int64_t timestep,
                    float* prediction, int height, int width) const {
   // k = clamp(floor(t K / T), 0, K - 1)
-  const std::int64_t group = timestep * config_.time_groups / config_.timesteps;
-  pass.group = static_cast<int>(std::clamp<std::int64_t>(group, 0, config_.time_groups - 1));
+  const std::int64_t known = std::clamp<std::int64_t>(timestep, 0, config_.timesteps - 1);
+  pass.group = static_cast<int>(known * config_.time_groups / config_.timesteps);
   const UNetWeights& net = *weights_;
   const int levels = config_.levels();
 

@@ -1,4 +1,5 @@
-// The U-Net of BI-DiffSR (paper, Fig. 2; spec of its layers in docs/method.md), one sample at a time.
+// The U-Net of BI-DiffSR (paper, Fig. 2; spec of its layers in docs/method.md), one sample at a
+// time.
 #pragma once
 
 #include <memory>

@@ -76,9 +76,10 @@ def test_every_option_reaches_the_work(model: str, monkeypatch: pytest.MonkeyPat
         return stream(self, image, **settings)
 
     monkeypatch.setattr(Upscaler, "stream", spy)
-    options = "--scale 2.5 --steps 1 --seed 7 --samples 2 --device cpu -o out"
-    assert main(["upscale", "photo.png", "-n", model, *options.split()]) == 0
-    assert seen == [{"scale": 2.5, "steps": 1, "seed": 7, "samples": 2}]
+    options = "--scale 2.5 --steps 1 --seed 7 --samples 2 --tile 96 --max-memory 2G --device cpu"
+    assert main(["upscale", "photo.png", "-n", model, *options.split(), "-o", "out"]) == 0
+    settings = {"scale": 2.5, "steps": 1, "seed": 7, "samples": 2, "tile": 96}
+    assert seen == [settings | {"max_memory": 2_000_000_000, "scratch": Path("out")}]
     for name in ("photo_x2.5_1.png", "photo_x2.5_2.png"):
         assert read_image(Path("out", name)).pixels.shape == (13, 15, 3)
 
@@ -191,6 +192,9 @@ def test_bars_leave_stdout_alone(
         ("convert nope.pth -o there.safetensors", "there.safetensors: exists already"),
         ("inspect nope.safetensors", "nope.safetensors: no such file"),
         ("inspect MODEL --size 3", "--size: 3 is not a multiple of 2"),
+        ("upscale a.png -n MODEL --tile 3", "tile: got 3, expected 64"),
+        ("upscale a.png -n MODEL --max-memory much", "max_memory: got 'much'"),
+        ("upscale a.png -n MODEL --max-memory 1M", "a.png: an output of 24x24 pixels needs"),
     ],
 )
 def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capture) -> None:
@@ -217,6 +221,7 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
         ("upscale a.png --quality 101", "--quality"),
         ("upscale a.png --seed -1", "--seed"),
         ("upscale a.png --scale four", "--scale"),
+        ("upscale a.png --tile big", "--tile"),
         ("eval", "FOLDERS"),
         ("convert a.pth", "--output"),
         ("train", "CONFIG"),

@@ -18,8 +18,11 @@ _BASE = {"errors", "files", "config"}
 _PICTURES = {"errors", "files", "images", "resize"}
 _DIFFUSION = {*_BASE, "diffusion"}
 _NETWORKS = {*_BASE, "binary", "nn"}
-_MODELS = {*_NETWORKS, *_DIFFUSION, "checkpoint", "torch_backend"}
-_WORK = {*_MODELS, *_PICTURES, "memory", "upscale", "jobs", "evaluation", "data", "training"}
+_MODELS = {*_NETWORKS, *_DIFFUSION, "model_file", "packed", "checkpoint", "torch_backend"}
+_LARGE = {"canvas", "tiling", "memory"}
+_ENGINE = {"model_file", "packed", "engine", "backends"}
+_WORK = {*_MODELS, *_PICTURES, *_LARGE, *_ENGINE}
+_WORK |= {"upscale", "jobs", "evaluation", "data", "training"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "files": {"errors"},
@@ -29,25 +32,37 @@ LAYERS: dict[str, set[str]] = {
     "resize": {"errors"},
     "image_formats": {"errors", "files"},
     "images": {"errors", "files", "image_formats"},
-    "memory": _BASE,
+    "canvas": {"errors", "files"},
+    "tiling": {"errors"},
+    "memory": {"errors", "tiling"},
     "diffusion": _BASE,
     "binary": _BASE,
     "nn": {*_BASE, "binary"},
-    "checkpoint": _NETWORKS,
-    "torch_backend": {*_NETWORKS, *_DIFFUSION, "checkpoint"},
+    "model_file": _BASE,
+    "packed": {*_BASE, "model_file"},
+    "checkpoint": {*_NETWORKS, "model_file", "packed"},
+    "_native": set(),
+    "engine": {*_BASE, "model_file", "packed", "_native"},
+    "torch_backend": {*_NETWORKS, *_DIFFUSION, "checkpoint", "memory"},
+    "backends": {*_BASE, "model_file", "engine", "torch_backend"},
     "evaluation": _PICTURES,
     "data": {*_PICTURES, *_BASE},
-    "upscale": {*_PICTURES, *_DIFFUSION, "memory", "torch_backend"},
-    "jobs": {*_PICTURES, *_BASE, "upscale"},
+    "forms": _PICTURES,
+    "results": {*_PICTURES, "canvas"},
+    "sampling": {*_DIFFUSION, "resize", "canvas", "tiling"},
+    "upscale": {*_PICTURES, *_DIFFUSION, *_LARGE, "forms", "results", "sampling", "backends"},
+    "jobs": {*_PICTURES, *_BASE, "memory", "results", "upscale"},
     "training": {*_PICTURES, *_MODELS, "upscale", "data", "evaluation"},
-    "bidiffsr": {*_PICTURES, *_BASE, "checkpoint", "evaluation", "upscale", "jobs"},
+    "bidiffsr": {*_PICTURES, *_BASE, "checkpoint", "engine", "evaluation", "upscale", "jobs"},
+    "bench": {*_MODELS, "engine", "process"},
+    "verify": {*_MODELS, "engine"},
     "terminal": _WORK,
-    "cli": {*_WORK, "bidiffsr", "overrides", "process", "terminal"},
+    "cli": {*_WORK, "bench", "bidiffsr", "overrides", "process", "terminal", "verify"},
     "__main__": {"cli"},
 }
 
 # The only parts whose modules may import torch when they are themselves imported.
-TORCH_PARTS = {"binary", "nn", "checkpoint", "torch_backend", "data", "training"}
+TORCH_PARTS = {"binary", "nn", "checkpoint", "torch_backend", "verify", "data", "training"}
 
 # Test oracles, and libraries with a better replacement: imported nowhere in the package.
 NEVER = {"scipy", "cv2", "diffusers", "torchvision", "basicsr", "pyiqa"}

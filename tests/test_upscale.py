@@ -21,7 +21,8 @@ from bidiffsr.errors import (
 )
 from bidiffsr.images import Image, from_float, to_float, write_image
 from bidiffsr.resize import cubic_upscale, imresize
-from bidiffsr.upscale import Upscaler, check_result
+from bidiffsr.results import check_result
+from bidiffsr.upscale import Upscaler
 from tiny_model import save_tiny_model, tiny_config, tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -226,6 +227,9 @@ class Broken:
 
     def predict(self, x_t: NDArray[Any], cond: NDArray[Any], t: NDArray[Any]) -> NDArray[Any]:
         return np.full_like(x_t, self.value)
+
+    def memory(self, height: int, width: int) -> int:
+        return 0
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")

@@ -1,5 +1,5 @@
-// Python's view of the engine: `bidiffsr._native`. Arguments are checked here and in engine.py, so that
-// nothing a caller passes can reach memory it should not.
+// Python's view of the engine: `bidiffsr._native`. Arguments are checked here and in engine.py, so
+// that nothing a caller passes can reach memory it should not.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -101,9 +101,9 @@ nb::tuple predict(Engine& engine, const Images& x_t, const Images& cond, const S
   Profile profile;
   {
     const nb::gil_scoped_release released;
-    profile = engine.predict(x_t.data(), cond.data(), timesteps.data(), prediction.data(),
-                             static_cast<int>(batch), static_cast<int>(height),
-                             static_cast<int>(width));
+    profile =
+        engine.predict(x_t.data(), cond.data(), timesteps.data(), prediction.data(),
+                       static_cast<int>(batch), static_cast<int>(height), static_cast<int>(width));
   }
   return nb::make_tuple(make_array(std::move(prediction), {batch, 3, height, width}),
                         profile_of(profile));

@@ -10,7 +10,8 @@ struct Isa {
   using Float = float __attribute__((vector_size(32)));
   using Int = std::int32_t __attribute__((vector_size(32)));
   static inline unsigned at_least(Float a, Float b) {
-    return static_cast<unsigned>(_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ)));
+    return static_cast<unsigned>(
+        _mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ)));
   }
   static inline Float round(Float a) {
     return (Float)_mm256_round_ps((__m256)a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

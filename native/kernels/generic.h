@@ -36,8 +36,8 @@ inline Float to_float(Int x) { return __builtin_convertvector(x, Float); }
 inline Float maximum(Float a, Float b) { return a > b ? a : b; }
 inline Float minimum(Float a, Float b) { return a < b ? a : b; }
 
-// e^x to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, and for e^r a polynomial of least relative
-// error there, 1 + r + r² q(r).
+// e^x to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2, and for e^r a polynomial of least
+// relative error there, 1 + r + r² q(r).
 template <class I = Isa>
 inline Float exponential(Float x) {
   constexpr bool kScales = requires { I::power(x, x); };
@@ -140,7 +140,8 @@ inline void mismatches(const BinaryRow& job, int x, int panel,
     const std::ptrdiff_t pixel = static_cast<std::ptrdiff_t>(job.stride) * job.words;
     for (int row = 0; row < Kernel; ++row) {
       const std::uint64_t* bits = job.rows[row] + x * pixel;
-      for (int word = 0; word < Kernel * job.words; ++word, weights += kPanel)  // taps are neighbours
+      for (int word = 0; word < Kernel * job.words;
+           ++word, weights += kPanel)  // taps are neighbours
         running.add(weights, [&](int p) { return bits[word + p * pixel]; });
     }
   }
@@ -155,8 +156,8 @@ inline void take_back_zeros(const BinaryRow& job, int column, int panel, std::in
     const int at = column * job.stride + zero.tap_column;  // 0 is the pixel left of the row
     const bool inside = at >= edge && at < job.width_in + edge && job.row_inside[zero.tap_row];
     if (zero.output / kPanel != panel || !inside) continue;
-    const std::uint64_t word = job.rows[zero.tap_row][static_cast<std::ptrdiff_t>(at) * job.words +
-                                                      zero.channel / 64];
+    const std::uint64_t word =
+        job.rows[zero.tap_row][static_cast<std::ptrdiff_t>(at) * job.words + zero.channel / 64];
     sums[zero.output % kPanel] -= (word >> (zero.channel % 64)) & 1 ? 1 : -1;
   }
 }
@@ -200,9 +201,9 @@ inline void finish_slowly(const BinaryRow& job, int column, int panel, Int* sums
   __builtin_memcpy(plain, sums, sizeof plain);
   take_back_zeros(job, column, panel, plain);
   if (job.accumulators)
-    __builtin_memcpy(job.accumulators + static_cast<std::ptrdiff_t>(column) * job.channels +
-                         panel * kPanel,
-                     plain, sizeof plain);
+    __builtin_memcpy(
+        job.accumulators + static_cast<std::ptrdiff_t>(column) * job.channels + panel * kPanel,
+        plain, sizeof plain);
   __builtin_memcpy(sums, plain, sizeof plain);
 }
 
@@ -219,7 +220,7 @@ void binary_row_of(const BinaryRow& job) {
       for (int p = 0; p < Isa::kPixels; ++p) {
         const int column = x + p;
         if (column >= job.width) break;
-        const std::int32_t* base = column == 0                ? job.base_first
+        const std::int32_t* base = column == 0               ? job.base_first
                                    : column == job.width - 1 ? job.base_last
                                                              : job.base_inner;
         Int sums[kVectors];
@@ -390,7 +391,8 @@ inline void gemm(const Gemm& job) {
 
 void gemm_f32(const Gemm& job) { gemm<DotF32>(job); }
 
-// ---- Winograd F(2×2, 3×3): Y = Aᵀ [U ⊙ (Bᵀ d B)] A (Lavin & Gray 2016) ---------------------------
+// ---- Winograd F(2×2, 3×3): Y = Aᵀ [U ⊙ (Bᵀ d B)] A (Lavin & Gray 2016)
+// ---------------------------
 
 struct KeepF32 {
   using Element = float;
@@ -398,8 +400,8 @@ struct KeepF32 {
   static inline void put(Element* to, const Float* value) { store(to, *value); }
 };
 
-// Row I of Bᵀ d for all tiles, and from it row I of the sixteen planes, Put::kWide vectors of channels
-// at a time from c on.
+// Row I of Bᵀ d for all tiles, and from it row I of the sixteen planes, Put::kWide vectors of
+// channels at a time from c on.
 template <class Put, int I>
 inline void winograd_row(const WinogradInput& job, int c) {
   // Rows of Bᵀ: d0 - d2, d1 + d2, d2 - d1, d1 - d3.

@@ -22,22 +22,23 @@ struct ZeroWeight {
   std::int32_t channel;
 };
 
-// One row of a binarized convolution and all that follows it (docs/engine.md, "Binary convolution").
+// One row of a binarized convolution and all that follows it (docs/engine.md, "Binary
+// convolution").
 struct BinaryRow {
   // Rows of bits under the kernel, top to bottom, each beginning with the pixel under the leftmost
   // tap of the first output; `words` 64-bit words a pixel, bit 1 is +1.
   const std::uint64_t* rows[3];
   bool row_inside[3];
-  int kernel;    // 1 or 3
-  int stride;    // input pixels between outputs
+  int kernel;  // 1 or 3
+  int stride;  // input pixels between outputs
   int words;
-  int width;        // outputs
-  int width_in;     // inputs, without padding
-  int channels;     // outputs a pixel, a multiple of kPanel
+  int width;                     // outputs
+  int width_in;                  // inputs, without padding
+  int channels;                  // outputs a pixel, a multiple of kPanel
   const std::uint64_t* weights;  // [channels / kPanel][kernel²][words][kPanel]
-  // Or, where `window_words` is not 0: the bits under the kernel lie side by side in `window`, outputs
-  // `window_step` bytes apart, and weights are [channels / kPanel][window_words][kPanel]. What the last
-  // word has beyond `window_mask` belongs to others.
+  // Or, where `window_words` is not 0: the bits under the kernel lie side by side in `window`,
+  // outputs `window_step` bytes apart, and weights are [channels / kPanel][window_words][kPanel].
+  // What the last word has beyond `window_mask` belongs to others.
   const std::uint8_t* window;
   std::ptrdiff_t window_step;
   int window_words;
@@ -50,19 +51,19 @@ struct BinaryRow {
   int zero_count;
   // With these null and `accumulators` set, only integers are written: [width][channels].
   std::int32_t* accumulators;
-  const float* scale;      // alpha, [channels], as the following
-  const float* bias_in;    // beta0
+  const float* scale;    // alpha, [channels], as the following
+  const float* bias_in;  // beta0
   const float* slope;
-  const float* bias_out;   // beta1 and whatever else is added per channel
-  const float* shortcut;   // may be null; pixels `shortcut_stride` floats apart
+  const float* bias_out;  // beta1 and whatever else is added per channel
+  const float* shortcut;  // may be null; pixels `shortcut_stride` floats apart
   std::ptrdiff_t shortcut_stride;
-  const float* residual;   // may be null
+  const float* residual;  // may be null
   std::ptrdiff_t residual_stride;
   float* output;
   std::ptrdiff_t output_stride;
-  bool accumulate;         // add to the output instead of replacing it
-  float* sums;             // may be null; sums and sums of squares of the outputs are added to these,
-                           // [2][channels]
+  bool accumulate;  // add to the output instead of replacing it
+  float* sums;      // may be null; sums and sums of squares of the outputs are added to these,
+                    // [2][channels]
 };
 
 // c = a b (+ bias) (+ c). Rows of a are `a_stride` elements apart. b comes in panels of kPanel
@@ -74,35 +75,35 @@ struct Gemm {
   float* c;
   std::ptrdiff_t c_stride;
   int m;
-  int n;  // a multiple of kPanel
-  int k;  // even for bfloat16
+  int n;              // a multiple of kPanel
+  int k;              // even for bfloat16
   const float* bias;  // may be null; [n]
   bool accumulate;
 };
 
 // Winograd's F(2×2, 3×3) for a run of tiles along two rows of outputs.
 struct WinogradInput {
-  const float* rows[4];    // input rows, each beginning one pixel left of the first tile
-  int channels;            // a multiple of kPanel; also the distance of pixels in `rows`
+  const float* rows[4];  // input rows, each beginning one pixel left of the first tile
+  int channels;          // a multiple of kPanel; also the distance of pixels in `rows`
   int tiles;
-  std::ptrdiff_t plane;    // elements between the 16 planes of the result, [16][tiles][channels]
-  void* output;            // float32 or bfloat16
+  std::ptrdiff_t plane;  // elements between the 16 planes of the result, [16][tiles][channels]
+  void* output;          // float32 or bfloat16
 };
 
 struct WinogradOutput {
-  const float* products;   // [16][tiles][columns]
+  const float* products;  // [16][tiles][columns]
   std::ptrdiff_t plane;
-  int columns;             // channels of this run, a multiple of kPanel
+  int columns;  // channels of this run, a multiple of kPanel
   int tiles;
-  int width;               // outputs a row that exist: 2 tiles, or one fewer
-  int rows;                // 1 or 2
-  const float* bias;       // [columns]
-  const float* residual;   // may be null; laid out as the output
+  int width;              // outputs a row that exist: 2 tiles, or one fewer
+  int rows;               // 1 or 2
+  const float* bias;      // [columns]
+  const float* residual;  // may be null; laid out as the output
   float* output;
   std::ptrdiff_t row_stride;
   std::ptrdiff_t pixel_stride;
   bool accumulate;
-  float* sums;             // may be null; as in BinaryRow
+  float* sums;  // may be null; as in BinaryRow
   float* squares;
 };
 
@@ -134,11 +135,11 @@ struct Kernel {
   void (*split_row)(const float* x, std::ptrdiff_t stride, int width, int half, float* even,
                     float* odd, std::ptrdiff_t output_stride);
   // Two rows of `channels` to one of 4 · channels at half the width, sub-pixels interleaved.
-  void (*unshuffle_rows)(const float* top, const float* bottom, std::ptrdiff_t stride, int width_out,
-                         int channels, float* output, std::ptrdiff_t output_stride);
+  void (*unshuffle_rows)(const float* top, const float* bottom, std::ptrdiff_t stride,
+                         int width_out, int channels, float* output, std::ptrdiff_t output_stride);
   // The reverse: `channels` · 4 to two rows of `channels` at twice the width.
-  void (*shuffle_rows)(const float* x, std::ptrdiff_t stride, int width_in, int channels, float* top,
-                       float* bottom, std::ptrdiff_t output_stride);
+  void (*shuffle_rows)(const float* x, std::ptrdiff_t stride, int width_in, int channels,
+                       float* top, float* bottom, std::ptrdiff_t output_stride);
 
   // What this CPU could do at best: loops in registers, which return the multiply-accumulates done.
   double (*peak_binary)(int rounds);

@@ -10,8 +10,8 @@ namespace bidiffsr {
 
 struct KernelInfo {
   std::string name;
-  std::string needs;    // CPU features, for people
-  bool supported;       // by this CPU and operating system
+  std::string needs;  // CPU features, for people
+  bool supported;     // by this CPU and operating system
   const Kernel* kernel;
 };
 

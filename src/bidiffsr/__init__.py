@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bidiffsr.checkpoint import from_reference, load_model
+    from bidiffsr.engine import Engine
     from bidiffsr.errors import BidiffsrError
     from bidiffsr.evaluation import niqe, psnr, ssim
     from bidiffsr.images import Image, read_image, write_image
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BidiffsrError",
+    "Engine",
     "Image",
     "Upscaler",
     "__version__",
@@ -41,6 +43,7 @@ __all__ = [
 
 _MODULE_OF = {
     "BidiffsrError": "bidiffsr.errors",
+    "Engine": "bidiffsr.engine",
     "Image": "bidiffsr.images",
     "Upscaler": "bidiffsr.upscale",
     "cubic_upscale": "bidiffsr.resize",

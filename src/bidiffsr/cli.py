@@ -10,11 +10,13 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from signal import SIGINT
-from typing import TYPE_CHECKING, Annotated, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -38,7 +40,9 @@ from bidiffsr.terminal import (
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+    from torch import nn
 
+    from bidiffsr.config import ModelConfig
     from bidiffsr.jobs import Job
     from bidiffsr.upscale import Upscaler
 
@@ -102,6 +106,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else 0
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class _Running:
+    """What runs the network; see `bidiffsr.backends.BackendOptions`."""
+
+    backend: Annotated[
+        Literal["auto", "engine", "torch"],
+        Parameter(help="What runs the network. Default: the 1-bit engine, or torch on a GPU."),
+    ] = "auto"
+    precision: Annotated[
+        Literal["fast", "exact"],
+        Parameter(help="Of the engine: bfloat16 where it cannot be seen, or float32 throughout."),
+    ] = "fast"
+    threads: Annotated[
+        int, Parameter(help="Of the engine. Default: one for each CPU.", validator=Number(gte=0))
+    ] = 0
+    device: Annotated[
+        str | None, Parameter(help="Of torch: cpu, cuda, ... Default: the engine, on the CPU.")
+    ] = None
+
+
+_DEFAULT_RUNNING = _Running()
+
+
 @app.command
 def upscale(
     pictures: tuple[Path, ...],
@@ -115,8 +143,10 @@ def upscale(
     samples: Annotated[int, _Count] = 1,
     overwrite: bool = False,
     recursive: Annotated[bool, Parameter(name=["--recursive", "-r"])] = False,
-    device: str | None = None,
+    tile: int | Literal["auto"] = "auto",
+    max_memory: str | None = None,
     quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95,
+    running: _Running = _DEFAULT_RUNNING,
 ) -> int:
     """Make pictures four times larger, filling in detail.
 
@@ -137,15 +167,19 @@ def upscale(
         samples: How many different results to make of each picture.
         overwrite: Replace results that exist.
         recursive: Look into folders inside folders.
-        device: cpu, cuda, ... Default: a GPU where there is one.
+        tile: Side of the parts that large pictures are worked on in, in pixels, or auto, which
+            is the default.
+        max_memory: What the program may take, such as 2G or 800M. Default: most of what is free.
         quality: 1 to 100, for JPEG and WebP. Default: 95.
     """
     from bidiffsr.jobs import find_sources, plan_jobs
+    from bidiffsr.memory import parse_bytes
     from bidiffsr.upscale import Upscaler
 
+    memory = None if max_memory is None else parse_bytes(max_memory)
     sources = find_sources(pictures, recursive=recursive)
-    upscaler = Upscaler.from_pretrained(model, device=device)
-    factor = upscaler.check_settings(scale=scale, steps=steps, samples=samples)
+    upscaler = Upscaler.from_pretrained(model, **asdict(running))
+    factor = upscaler.check_settings(scale=scale, steps=steps, samples=samples, tile=tile)
     plan = plan_jobs(sources, output, scale=factor, samples=samples, overwrite=overwrite)
     for job in plan.already_there:
         note(f"{job.outputs[0]}: already there, not made again (--overwrite does)")
@@ -153,7 +187,8 @@ def upscale(
         count, first = len(plan.earlier_results), plan.earlier_results[0]
         note(f"{first}: left out, an earlier result ({count} in all; name one alone to upscale it)")
     failed = 0
-    settings = {"scale": factor, "steps": steps, "seed": seed}
+    settings: dict[str, Any] = {"scale": factor, "steps": steps, "seed": seed}
+    settings |= {"tile": tile, "max_memory": memory}
     settings |= {"overwrite": overwrite, "quality": quality}
     with progress_bars() as bars:
         overall = bars.add_task("all pictures", total=len(plan.jobs), status="")
@@ -181,8 +216,8 @@ def _upscale_one(bars: Progress, upscaler: Upscaler, job: Job, settings: dict[st
     try:
         for progress in upscale_file(upscaler, job, **settings):
             step = progress.step
-            done = step.sample * step.steps + step.step
-            bars.update(task, total=step.samples * step.steps, completed=done)
+            done = (step.sample * step.steps + step.step) * step.tiles + step.tile
+            bars.update(task, total=step.samples * step.steps * step.tiles, completed=done)
             if step.result is not None:
                 size = f"{step.result.width}x{step.result.height}"
                 finished = time.perf_counter()
@@ -202,9 +237,9 @@ def evaluate(
     steps: _Steps = None,
     seed: _Seed = 0,
     limit: Annotated[int | None, _Count] = None,
-    device: str | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     markdown: Path | None = None,
+    running: _Running = _DEFAULT_RUNNING,
 ) -> None:
     """Score models on folders of high-resolution pictures, as the papers do.
 
@@ -223,7 +258,6 @@ def evaluate(
         steps: Sampling steps. Default: what the model was made for.
         seed: Of the sampling noise. Default: 0.
         limit: Score so many pictures of each folder only.
-        device: cpu, cuda, ... Default: a GPU where there is one.
         json_file: Also write all scores to this file.
         markdown: Also write the table to this file.
     """
@@ -237,7 +271,7 @@ def evaluate(
     methods = {"bicubic": bicubic}
     for name in model:
         if name not in methods:
-            methods[name] = _scored_model(name, device, scale=scale, steps=steps, seed=seed)
+            methods[name] = _scored_model(name, running, scale=scale, steps=steps, seed=seed)
     scores: dict[str, list[Score]] = {name: [] for name in methods}
     with progress_bars() as bars:
         task = bars.add_task("scoring", total=len(methods) * sum(counts), status="")
@@ -255,10 +289,10 @@ def evaluate(
         _write_text(markdown, report.markdown())
 
 
-def _scored_model(name: str, device: str | None, **settings: Any) -> Callable[[Any, int], Any]:
+def _scored_model(name: str, running: _Running, **settings: Any) -> Callable[[Any, int], Any]:
     from bidiffsr.upscale import Upscaler
 
-    upscaler = Upscaler.from_pretrained(name, device=device)
+    upscaler = Upscaler.from_pretrained(name, **asdict(running))
     upscaler.check_settings(scale=settings["scale"], steps=settings["steps"])
     return lambda low, _: upscaler(low, **settings)
 
@@ -322,43 +356,108 @@ def convert(
     *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
     options: Path | None = None,
-    packed: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Turn a checkpoint of the published BI-DiffSR code into a model file, or pack a model.
+    """Turn a checkpoint of the published BI-DiffSR code into a model file to train on from.
 
-    `bidiffsr convert net_g.pth --options test_BI_DiffSR_x4.yml -o model.safetensors --packed`
+    `bidiffsr convert net_g.pth --options test_BI_DiffSR_x4.yml -o model.safetensors`
 
-    `bidiffsr convert run/model.safetensors -o small.safetensors --packed --sampling.steps 2`
-
-    Any key of what the model says of itself may be set so (see `bidiffsr inspect`); values are
-    YAML.
+    Any key of what the model says of itself may be set as `--sampling.steps 2` does (see
+    `bidiffsr inspect`); values are YAML. To upscale with it, `bidiffsr pack` makes it small.
 
     Args:
         checkpoint: A .pth file, a .safetensors file with the same names, or a model file.
         output: The model file to write; it ends in .safetensors.
         options: The option file it was trained or tested with, which describes the network.
-        packed: Store binarized weights as single bits: all that upscaling needs, but training
-            cannot go on from them.
         overwrite: Replace the output if it exists.
     """
-    if output.suffix != ".safetensors":
-        raise OutputError(f"{output}: expected a name that ends in .safetensors")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists already; remove it or pass --overwrite")
-    from bidiffsr.checkpoint import convert_reference, is_model, load_model, save_model
+    _check_model_output(output, overwrite=overwrite)
+    from bidiffsr.checkpoint import save_model
+
+    network, config = _checkpoint(checkpoint, options)
+    save_model(output, network, _with_keys(config, overrides, checkpoint))
+    say(f"{output}: {metric(output.stat().st_size)}B")
+
+
+@app.command(usage="Usage: bidiffsr pack CHECKPOINT -o MODEL [OPTIONS] [--KEY VALUE]...")
+def pack(
+    checkpoint: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    float_type: Annotated[Literal["bf16", "fp32"], Parameter(name="--float")] = "bf16",
+    options: Path | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pack a model, one bit for each binarized weight: all that upscaling needs.
+
+    `bidiffsr pack run/model.safetensors -o small.safetensors --verify --sampling.steps 2`
+
+    `bidiffsr pack net_g.pth --options test_BI_DiffSR_x4.yml -o small.safetensors`
+
+    Any key of what the model says of itself may be set so (see `bidiffsr inspect`); values are
+    YAML. Training cannot go on from the result.
+
+    Args:
+        checkpoint: A model file, or a checkpoint of the published code as `bidiffsr convert` reads
+            it, which takes PyTorch.
+        output: The model file to write; it ends in .safetensors.
+        float_type: How weights of more than one bit are kept: bf16, half as large and hardly
+            different, or fp32, as they are. Default: bf16.
+        options: The option file of a published checkpoint, which describes the network.
+        verify: Run the result in PyTorch and in the engine, print how far the outputs are apart,
+            and fail where the engine's is another than PyTorch's.
+        overwrite: Replace the output if it exists.
+    """
+    _check_model_output(output, overwrite=overwrite)
+    from bidiffsr.model_file import is_model
+    from bidiffsr.packed import load_packed, save_packed
+
+    if options is None and is_model(checkpoint):
+        model = load_packed(checkpoint)
+        config, tensors = model.config, model.tensors
+        network = _checkpoint(checkpoint, None)[0] if verify else None
+    else:
+        from bidiffsr.checkpoint import parameters_of
+
+        network, config = _checkpoint(checkpoint, options)
+        tensors = parameters_of(network)
+    config = _with_keys(config, overrides, checkpoint)
+    save_packed(output, config, tensors, float_type=float_type)
+    say(f"{output}: {metric(output.stat().st_size)}B")
+    if verify and network is not None:
+        from bidiffsr.verify import compare_backends
+
+        for comparison in compare_backends(network, output):
+            say(f"{comparison.what}: relative L2 difference {comparison.difference:.2g}")
+
+
+def _checkpoint(path: Path, options: Path | None) -> tuple[nn.Module, ModelConfig]:
+    """The network of a model file, or of a published checkpoint with its option file."""
+    from bidiffsr.checkpoint import convert_reference, load_model
+    from bidiffsr.model_file import is_model
+
+    ours = options is None and is_model(path)
+    return load_model(path) if ours else convert_reference(path, options)
+
+
+def _with_keys(config: ModelConfig, overrides: Sequence[str], checkpoint: Path) -> ModelConfig:
     from bidiffsr.config import ModelConfig, parse_config
     from bidiffsr.overrides import with_overrides
 
-    ours = options is None and is_model(checkpoint)
-    network, config = load_model(checkpoint) if ours else convert_reference(checkpoint, options)
     values = with_overrides(config.model_dump(mode="json"), overrides, str(checkpoint))
     changed = parse_config(ModelConfig, values, str(checkpoint))
     if changed.network != config.network:
         raise ConfigError("--network: cannot be changed, since the weights are of this network")
-    config = changed
-    save_model(output, network, config, packed=packed)
-    say(f"{output}: {metric(output.stat().st_size)}B")
+    return changed
+
+
+def _check_model_output(output: Path, *, overwrite: bool) -> None:
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: expected a name that ends in .safetensors")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists already; remove it or pass --overwrite")
 
 
 @app.command
@@ -391,6 +490,90 @@ def inspect(model: str = "default", /, *, size: Annotated[int, _Count] = 256) ->
     say(title)
     print_config(config)
     print_counts(layers, total(layers), size)
+
+
+@app.command
+def bench(
+    model: str = "default",
+    /,
+    *,
+    size: Annotated[tuple[int, ...], Parameter(validator=Number(gte=1))] = (256,),
+    rounds: Annotated[int, _Count] = 7,
+    threads: Annotated[int | None, _Count] = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    markdown: Path | None = None,
+) -> None:
+    """Measure speed and memory of one sampling step on this computer.
+
+    `bidiffsr bench --size 256 --size 512 --json speed.json`
+
+    The engine in both precisions, and PyTorch where it is installed, take turns, each in a process
+    of its own. Their outputs are compared, too.
+
+    Args:
+        model: `default`, a model file, or `bidiffsr` or `sr3` for the published networks with
+            random weights, which needs PyTorch.
+        size: Height and width of the output; may be given several times. Default: 256.
+        rounds: Timed steps of each system. Default: 7.
+        threads: The most that are used. Default: one for each CPU.
+        json_file: Also write everything to this file, each single time included.
+        markdown: Also write the tables to this file.
+    """
+    from bidiffsr.bench import INSTALLED, Report, describe_machine, measure, plan, usable_cpus
+
+    for file in filter(None, (json_file, markdown)):
+        _check_text_output(file)
+    machine = describe_machine()
+    with TemporaryDirectory() as folder, _measured_model(model, Path(folder)) as path:
+        entries = plan(path, size, threads or usable_cpus(), Path(folder), INSTALLED)
+        result = None
+        with progress_bars() as bars:
+            task = bars.add_task("measuring", total=None, status="")
+            for step in measure(entries, rounds):
+                bars.update(task, completed=step.done, total=step.total, status=step.status)
+                result = step.result
+    assert result is not None
+    if not result.rows:
+        raise ConfigError(f"{model}: nothing here can run it; {result.skipped[0].reason}")
+    report = Report(result, machine | {"model": model, "rounds": rounds})
+    for table in report.tables():
+        output_console().print(table.rich())
+    if json_file is not None:
+        _write_text(json_file, json.dumps(report.as_dict(), indent=1) + "\n")
+    if markdown is not None:
+        _write_text(markdown, report.markdown())
+
+
+def _measured_model(model: str, folder: Path) -> AbstractContextManager[Path]:
+    """The file to measure, made up for the published networks."""
+    from bidiffsr.bench import Worker
+    from bidiffsr.config import ModelConfig, SR3Config
+    from bidiffsr.upscale import find_model
+
+    published = {"bidiffsr": ModelConfig(), "sr3": ModelConfig(network=SR3Config())}
+    if model not in published:
+        return find_model(model)
+    path = folder / f"{model}.safetensors"
+    with Worker(1) as worker:
+        worker.call("random_model", path, published[model])
+    return nullcontext(path)
+
+
+@app.command
+def kernels() -> None:
+    """List the instruction sets that the engine was built for, and which of them it uses."""
+    from bidiffsr.engine import KERNEL_VARIABLE, chosen_kernel
+    from bidiffsr.engine import kernels as every_kernel
+
+    chosen = chosen_kernel()
+    forced = os.environ.get(KERNEL_VARIABLE)
+    why = f"{KERNEL_VARIABLE} asks for it" if forced else "the fastest that this CPU can run"
+    for kernel in every_kernel():
+        if kernel.name == chosen:
+            state = f"used: {why}"
+        else:
+            state = "can run here" if kernel.supported else "not on this CPU"
+        say(f"{kernel.name:12} needs {kernel.needs}; {state}")
 
 
 def _check_text_output(path: Path) -> None:

@@ -17,7 +17,8 @@ from bidiffsr.packed import load_packed
 
 Precision = Literal["fast", "exact"]
 
-_KERNEL_VARIABLE = "BIDIFFSR_KERNEL"
+KERNEL_VARIABLE = "BIDIFFSR_KERNEL"
+_LARGEST_SIDE = 2**20
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ def chosen_kernel() -> str:
         ConfigError: BIDIFFSR_KERNEL names none that can run here.
     """
     runnable = [kernel.name for kernel in kernels() if kernel.supported]
-    asked = os.environ.get(_KERNEL_VARIABLE)
+    asked = os.environ.get(KERNEL_VARIABLE)
     if not asked:
         return runnable[0]
     if asked not in runnable:
         raise ConfigError(
-            f"{_KERNEL_VARIABLE}={asked}: cannot run here; this CPU has {', '.join(runnable)}"
+            f"{KERNEL_VARIABLE}={asked}: cannot run here; this CPU has {', '.join(runnable)}"
         )
     return asked
 
@@ -86,7 +87,7 @@ class Engine:
     ) -> None:
         if precision not in ("fast", "exact"):
             raise ConfigError(f"precision: got {precision!r}, expected 'fast' or 'exact'")
-        if not 0 <= threads <= 1024:
+        if not isinstance(threads, int) or not 0 <= threads <= 1024:
             raise ConfigError(f"threads: got {threads}, expected 0 (all CPUs) to 1024")
         model = load_packed(Path(path))
         self.config: ModelConfig = model.config
@@ -136,8 +137,20 @@ class Engine:
         return self._run(x_t, cond, t)[1]
 
     def memory(self, height: int, width: int) -> int:
-        """Bytes that a call for one picture of this size takes at its peak."""
-        return self._native.scratch_bytes(height, width) + 4 * 3 * height * width
+        """Bytes that a call for one picture of this size takes at its peak.
+
+        Raises:
+            ConfigError: the size is none that ``predict`` takes.
+        """
+        if max(height, width) > _LARGEST_SIDE:
+            raise ConfigError(f"size {width}x{height}: both must be at most {_LARGEST_SIDE}")
+        try:
+            return self._native.scratch_bytes(height, width) + 4 * 3 * height * width
+        except (ValueError, TypeError):
+            multiple = self.config.network.size_multiple
+            raise ConfigError(
+                f"size {width}x{height}: both must be positive multiples of {multiple}"
+            ) from None
 
     def _run(self, x_t: Any, cond: Any, t: Any) -> tuple[Any, Any]:
         arrays = [np.asarray(x_t), np.asarray(cond)]
@@ -145,7 +158,8 @@ class Engine:
         shape = arrays[0].shape
         if len(shape) != 4 or shape[1] != 3 or arrays[1].shape != shape:
             raise ConfigError(
-                f"x_t and cond have shapes {shape} and {arrays[1].shape}; expected (B, 3, H, W) twice"
+                f"x_t and cond have shapes {shape} and {arrays[1].shape}; "
+                "expected (B, 3, H, W) twice"
             )
         if not np.issubdtype(steps.dtype, np.integer) or steps.shape != shape[:1]:
             raise ConfigError(

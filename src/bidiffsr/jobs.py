@@ -6,12 +6,12 @@ given again: what is there already is not made again, and results are not upscal
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 from bidiffsr.errors import ConfigError, MemoryEstimateError, NumericalError, OutputError
 from bidiffsr.images import (
@@ -23,7 +23,10 @@ from bidiffsr.images import (
     read_image,
     write_image,
 )
-from bidiffsr.upscale import Upscaler, UpscaleStep, check_result
+from bidiffsr.memory import is_out_of_memory
+from bidiffsr.resize import resized_length
+from bidiffsr.results import check_result
+from bidiffsr.upscale import Settings, Upscaler, UpscaleStep
 
 # Pictures' suffixes that nobody means as a folder's name, though we do not write them.
 _FOREIGN_SUFFIXES = (
@@ -65,7 +68,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class FileStep:
-    """What is known after one network evaluation of a job."""
+    """What is known after one run of the network for a job."""
 
     step: UpscaleStep
     written: Path | None
@@ -137,24 +140,21 @@ def upscale_file(
     upscaler: Upscaler,
     job: Job,
     *,
-    scale: float | None = None,
-    steps: int | None = None,
-    seed: int = 0,
     overwrite: bool = False,
     quality: int = 95,
+    **settings: Unpack[Settings],
 ) -> Iterator[FileStep]:
-    """Upscale one file, yielding after every network evaluation; folders are made as needed.
+    """Upscale one file, yielding after every tile of every step; folders are made as needed.
 
-    Each result is saved whole, and only if it can have come from its picture.
+    Each result is saved whole, and only if it can have come from its picture. What does not fit
+    into the memory goes to files without names in the folder of the first result.
 
     Args:
         upscaler: the model.
         job: from `plan_jobs`.
-        scale: see `Upscaler`.
-        steps: see `Upscaler`.
-        seed: see `Upscaler`.
         overwrite: see `write_image`.
         quality: see `write_image`.
+        settings: see `Upscaler`; the job says how many samples there are.
 
     Raises:
         BidiffsrError: of any kind, its message beginning with the file's name. What can be known
@@ -165,12 +165,16 @@ def upscale_file(
         check_output(output, overwrite=overwrite)
     source = read_image(job.source)
     with _naming(job.source):
-        scale = upscaler.check_settings(scale=scale, steps=steps, samples=len(job.outputs))
-        _check_size(job, source, scale)
-        progress = upscaler.stream(
-            source, scale=scale, steps=steps, seed=seed, samples=len(job.outputs)
+        settings["samples"] = len(job.outputs)
+        scale = upscaler.check_settings(
+            scale=settings.get("scale"),
+            steps=settings.get("steps"),
+            samples=settings["samples"],
+            tile=settings.get("tile", "auto"),
         )
-        for step in progress:
+        _check_size(job, source, scale)
+        scratch = job.outputs[0].parent
+        for step in upscaler.stream(source, scratch=scratch, **settings):
             written = None
             if step.result is not None:
                 check_result(source, step.result)
@@ -239,7 +243,7 @@ def _make_folder(output: Path) -> None:
 
 
 def _check_size(job: Job, source: Image, scale: float) -> None:
-    side = math.ceil(max(source.height, source.width) * scale - 1e-9)  # as imresize rounds
+    side = resized_length(max(source.height, source.width), scale)
     for output in job.outputs:
         format_ = check_output(output, overwrite=True)
         if side > format_.largest_side:
@@ -262,13 +266,3 @@ def _naming(path: Path) -> Iterator[None]:
         raise MemoryEstimateError(
             f"{path}: the memory ran out; close other programs, or upscale a smaller picture"
         ) from error
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether Python, numpy or PyTorch could not get the memory they asked for."""
-    # PyTorch says so by a RuntimeError on the CPU and by a subclass of it on a GPU.
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    )

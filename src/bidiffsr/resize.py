@@ -17,6 +17,7 @@ fixed order, so a result depends neither on block sizes nor on the BLAS or the C
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -43,28 +44,41 @@ class _Taps:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def apply(self, image: NDArray[Any], outputs: slice) -> NDArray[np.float64]:
-        """The given outputs along the first axis of a three-axis `image`."""
-        indices, weights = self.indices[outputs], self.weights[outputs]
-        total = np.zeros((len(indices), *image.shape[1:]))
-        for tap in range(indices.shape[1]):
-            total += image[indices[:, tap]] * weights[:, tap, None, None]
+    def chosen(self, outputs: slice | None) -> _Taps:
+        """The given outputs only."""
+        return self if outputs is None else _Taps(self.indices[outputs], self.weights[outputs])
+
+    def apply(self, image: NDArray[Any]) -> NDArray[np.float64]:
+        """The outputs along the first axis of a three-axis `image`."""
+        total = np.zeros((len(self), *image.shape[1:]))
+        for tap in range(self.indices.shape[1]):
+            total += image[self.indices[:, tap]] * self.weights[:, tap, None, None]
         return total
 
 
-def imresize(image: NDArray[Sample], scale: float) -> NDArray[Sample]:
+def imresize(
+    image: NDArray[Any],
+    scale: float,
+    *,
+    rows: slice | None = None,
+    convert: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
+) -> NDArray[Any]:
     """MATLAB's ``imresize(image, scale, "bicubic")`` with its default antialiasing.
 
     Args:
         image: (H, W, C) or (H, W); float32 (nominally [0, 1]) or uint8.
         scale: from 1/1024 to 1024; below 1 the kernel is widened by 1/scale (antialiasing).
+        rows: the rows of the result that are wanted; by default all.
+        convert: makes (h, W, C') float32 of some rows of `image`, which may then have any dtype;
+            so a large picture is never there as floats as a whole.
 
     Returns:
-        A picture of ceil(H * scale) x ceil(W * scale) and the dtype of `image`. float32 is not
-        clipped: bicubic overshoots at edges. As in MATLAB, the class of the input decides where
-        rounding happens: a uint8 picture is rounded (half up) and saturated after *each* axis,
-        rows first. The published x2, x3 and x4 test pictures were made that way, the x8 ones from
-        float with a single rounding at the end; about one sample in eight differs by a grey level.
+        A picture of ceil(H * scale) x ceil(W * scale), or the rows of it, and the dtype of
+        `image`. float32 is not clipped: bicubic overshoots at edges. As in MATLAB, the class of
+        the input decides where rounding happens: a uint8 picture is rounded (half up) and
+        saturated after *each* axis, rows first. The published x2, x3 and x4 test pictures were
+        made that way, the x8 ones from float with a single rounding at the end; about one sample
+        in eight differs by a grey level.
 
     Raises:
         ConfigError: `scale` is not a number in that range.
@@ -76,20 +90,30 @@ def imresize(image: NDArray[Sample], scale: float) -> NDArray[Sample]:
         raise ConfigError(
             f"scale is {scale}; expected a number from 1/{LARGEST_SCALE} to {LARGEST_SCALE}"
         )
-    _require_picture(image, (np.float32, np.uint8))
+    _require_picture(image, None if convert else (np.float32, np.uint8))
     height, width = image.shape[:2]
-    return _resample(image, _matlab_taps(height, scale), _matlab_taps(width, scale))
+    row_taps, column_taps = _matlab_taps(height, scale).chosen(rows), _matlab_taps(width, scale)
+    return _resample(image, row_taps, column_taps, convert)
 
 
-def cubic_upscale(image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+def resized_length(length: int, scale: float) -> int:
+    """The length of a side of `length` pixels after `imresize`."""
+    return math.ceil(length * scale - 1e-9)  # 50 * 1.1 is 55.00000000000001 in binary, yet 55
+
+
+def cubic_upscale(
+    image: NDArray[np.float32], factor: float, *, rows: slice | None = None
+) -> NDArray[np.float32]:
     """OpenCV's ``resize(image, None, fx=factor, fy=factor, interpolation=INTER_CUBIC)``.
 
     Args:
         image: (H, W, C) or (H, W), float32, nominally [0, 1].
         factor: 1 or more, whole or not. INTER_CUBIC does not antialias, so it must not shrink.
+        rows: the rows of the result that are wanted; by default all.
 
     Returns:
-        float32, round(H * factor) x round(W * factor), ties to even; not clipped, as OpenCV.
+        float32, round(H * factor) x round(W * factor), ties to even, or the rows of it; not
+        clipped, as OpenCV.
 
     Raises:
         ConfigError: `factor` is not a number from 1 up.
@@ -101,7 +125,7 @@ def cubic_upscale(image: NDArray[np.float32], factor: float) -> NDArray[np.float
         raise ConfigError(f"factor is {factor}; expected 1 or more; to shrink, use imresize")
     _require_picture(image, (np.float32,))
     height, width = image.shape[:2]
-    return _resample(image, _opencv_taps(height, factor), _opencv_taps(width, factor))
+    return _resample(image, _opencv_taps(height, factor).chosen(rows), _opencv_taps(width, factor))
 
 
 def mod_crop(image: NDArray[Sample], scale: int) -> NDArray[Sample]:
@@ -135,7 +159,7 @@ def _keys_cubic(distance: NDArray[np.float64], a: float) -> NDArray[np.float64]:
 def _matlab_taps(size: int, scale: float) -> _Taps:
     """imresize along one axis: pixel o covers input position (o + 1/2) / scale - 1/2."""
     stretch = max(1.0, 1.0 / scale)  # antialiasing widens the kernel, and only when shrinking
-    count = math.ceil(size * scale - 1e-9)  # 50 * 1.1 is 55.00000000000001 in binary, yet 55
+    count = resized_length(size, scale)
     centres = (np.arange(count, dtype=np.float64) + 0.5) / scale - 0.5
     first = np.floor(centres - 2 * stretch).astype(np.intp)
     positions = first[:, None] + np.arange(math.ceil(4 * stretch) + 2)
@@ -155,19 +179,29 @@ def _opencv_taps(size: int, factor: float) -> _Taps:
     return _Taps(np.clip(positions, 0, size - 1), weights)
 
 
-def _resample(image: NDArray[Sample], rows: _Taps, columns: _Taps) -> NDArray[Sample]:
+def _resample(
+    image: NDArray[Any],
+    rows: _Taps,
+    columns: _Taps,
+    convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None,
+) -> NDArray[Any]:
     """Both axes, rows first, in blocks of output rows so that memory stays near the output's."""
     planes = image[..., None] if image.ndim == 2 else image
-    _, width, channels = planes.shape
-    output = np.empty((len(rows), len(columns), channels), image.dtype)
+    sample = convert(planes[:1]) if convert else planes[:1]
+    _, width, channels = sample.shape
+    output = np.empty((len(rows), len(columns), channels), sample.dtype)
     step = max(1, _BLOCK_SAMPLES // (max(width, len(columns)) * channels))
     for start in range(0, len(rows), step):
         block = slice(start, start + step)
-        filtered = _settle(rows.apply(planes, block), image.dtype)
+        taps, source = rows.chosen(block), planes
+        if convert:
+            first = taps.indices.min()
+            source = convert(planes[first : taps.indices.max() + 1])
+            taps = _Taps(taps.indices - first, taps.weights)
+        filtered = _settle(taps.apply(source), sample.dtype)
         # Columns are filtered as rows of the transpose: whole rows move, not single pixels.
         transposed = np.ascontiguousarray(filtered.swapaxes(0, 1))
-        filtered = _settle(columns.apply(transposed, slice(None)), image.dtype)
-        output[block] = filtered.swapaxes(0, 1)
+        output[block] = _settle(columns.apply(transposed), sample.dtype).swapaxes(0, 1)
     return output[..., 0] if image.ndim == 2 else output
 
 
@@ -186,10 +220,12 @@ def _finite(value: float, name: str) -> float:
     return number
 
 
-def _require_picture(image: NDArray[np.generic], dtypes: tuple[type[np.generic], ...]) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype not in dtypes:
+def _require_picture(
+    image: NDArray[np.generic], dtypes: tuple[type[np.generic], ...] | None
+) -> None:
+    if not isinstance(image, np.ndarray) or (dtypes and image.dtype not in dtypes):
         found = getattr(image, "dtype", type(image).__name__)
-        wanted = " or ".join(dtype.__name__ for dtype in dtypes)
+        wanted = " or ".join(dtype.__name__ for dtype in dtypes or ())
         raise ImageError(
             f"picture is {found}; expected a numpy array of {wanted}; "
             "bidiffsr.images.to_float makes float32 in [0, 1]"

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bidiffsr.checkpoint import load_model
-from bidiffsr.config import ModelConfig
+from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
+from bidiffsr.memory import is_out_of_memory
+
+# Measured growth of the peak resident set over one step (`make bench`): full-size feature maps of
+# `channels` float32 values, and what does not grow with the picture.
+_FEATURE_MAPS = {"bidiffsr": 18, "sr3": 28}
+_FIXED_BYTES = 50_000_000
 
 
 class TorchBackend:
@@ -22,6 +28,10 @@ class TorchBackend:
     """
 
     def __init__(self, network: nn.Module, device: torch.device | str = "cpu") -> None:
+        config = network.config
+        if not isinstance(config, BiDiffSRConfig | SR3Config):
+            raise TypeError(f"{type(network).__name__} is no network of ours: it has no config")
+        self._config = config
         self.device = torch.device(device)
         self.network = network.to(self.device).eval()
 
@@ -39,7 +49,29 @@ class TorchBackend:
     def predict(
         self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
     ) -> NDArray[np.float32]:
-        """(B, 3, H, W), (B, 3, H, W), (B,) → (B, 3, H, W), float32."""
-        with torch.inference_mode():
-            arguments = [torch.from_numpy(array).to(self.device) for array in (x_t, cond, t)]
-            return self.network(*arguments).float().cpu().numpy()
+        """(B, 3, H, W), (B, 3, H, W), (B,) → (B, 3, H, W), float32.
+
+        Raises:
+            MemoryError: as PyTorch says in its own way.
+        """
+        try:
+            with torch.inference_mode():
+                arguments = [torch.from_numpy(array).to(self.device) for array in (x_t, cond, t)]
+                return self.network(*arguments).float().cpu().numpy()
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise
+
+    def memory(self, height: int, width: int) -> int:
+        """Bytes of the machine's memory that ``predict`` of (1, 3, height, width) takes.
+
+        A GPU's own memory does not count: where that runs out, ``predict`` says so.
+        """
+        on_cpu = self.device.type == "cpu"
+        return estimate_memory(self._config, height, width) if on_cpu else 0
+
+
+def estimate_memory(config: BiDiffSRConfig | SR3Config, height: int, width: int) -> int:
+    """Bytes one step takes on the CPU for an output of ``height`` × ``width`` pixels."""
+    return _FIXED_BYTES + height * width * _FEATURE_MAPS[config.architecture] * config.channels * 4

@@ -4,15 +4,15 @@ Nothing is unpickled beyond tensors, and no tensor is allocated before the file'
 to fit the configuration.
 """
 
-from bidiffsr.checkpoint.models import is_model, load_model, save_model
+from bidiffsr.checkpoint.models import load_model, parameters_of, save_model
 from bidiffsr.checkpoint.options import reference_network_config
 from bidiffsr.checkpoint.reference import convert_reference, from_reference
 
 __all__ = [
     "convert_reference",
     "from_reference",
-    "is_model",
     "load_model",
+    "parameters_of",
     "reference_network_config",
     "save_model",
 ]

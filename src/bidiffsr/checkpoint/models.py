@@ -1,20 +1,27 @@
-"""Our model files (docs/format.md)."""
+"""Our model files (docs/format.md), in and out of PyTorch networks."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from bidiffsr.checkpoint.packing import pack
-from bidiffsr.checkpoint.tensors import load_into, parse_json, read_tensors
-from bidiffsr.config import ModelConfig, parse_config
-from bidiffsr.errors import CheckpointError, ConfigError
-from bidiffsr.files import write_atomically
-
-METADATA_KEY = "bidiffsr"
+from bidiffsr.checkpoint.tensors import fill
+from bidiffsr.config import BiDiffSRConfig, ModelConfig, NetworkConfig
+from bidiffsr.model_file import open_model_file, write_model_file
+from bidiffsr.nn import build_network
+from bidiffsr.packed import (
+    Form,
+    PackedWeight,
+    parameter_forms,
+    read_parameters,
+    save_packed,
+    unpack_weight,
+)
 
 
 def save_model(
@@ -29,42 +36,52 @@ def save_model(
         network: of ``config.network``.
         config: what the file says of itself.
         packed: store a binarized weight as its signs, one bit each, and its scales, which is all
-            that inference needs; otherwise as the float32 that training goes on from.
+            that inference needs; otherwise as the float32 that training goes on from. SR3 has no
+            such weights, and so only one form.
 
     Raises:
-        OutputError: the place cannot be written to.
+        ConfigError, OutputError: as ``write_model_file``.
+        CheckpointError: ``packed``, and the weights are not finite.
     """
-    state = {name: value.detach().contiguous() for name, value in network.state_dict().items()}
-    if packed:
-        state = pack(network, state)
-    header = {METADATA_KEY: config.model_dump_json()}
-    data = save(state, metadata=header)
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    arrays = parameters_of(network)
+    if packed and isinstance(config.network, BiDiffSRConfig):
+        save_packed(path, config, arrays, float_type="fp32")
+    else:
+        write_model_file(path, config, {name: ("F32", value) for name, value in arrays.items()})
 
 
-def is_model(path: Path) -> bool:
-    """Whether ``path`` is one of our model files, sound or not."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return METADATA_KEY in (file.metadata() or {})
-    except (SafetensorError, OSError, ValueError):
-        return False
+def parameters_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """The parameters by name."""
+    return {
+        name: value.detach().float().cpu().contiguous().numpy()
+        for name, value in network.state_dict().items()
+    }
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelConfig]:
-    """Read a model file written by ``save_model``; the network is in evaluation mode.
+    """Read a model file, packed or not; the network is float32 and in evaluation mode.
+
+    A packed weight becomes plus or minus its channel's mean magnitude.
 
     Raises:
         CheckpointError: the file cannot be read, or names the first key that does not fit.
     """
-    state, metadata = read_tensors(path)
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: is not a bidiffsr model; a published checkpoint needs `bidiffsr convert`"
-        )
-    values = parse_json(metadata[METADATA_KEY], f"{path}: header")
-    try:
-        config = parse_config(ModelConfig, values, f"{path}: header")
-    except ConfigError as error:
-        raise CheckpointError(str(error)) from None
-    return load_into(config.network, state, path), config
+    with open_model_file(path) as file:
+        forms = _forms(file.config.network)
+        state: dict[str, NDArray[Any]] = {}
+        for name, value in read_parameters(file.entries, file.read, forms, file.where):
+            if isinstance(value, PackedWeight):
+                value = unpack_weight(value, forms[name].shape)
+            state[name] = value
+        config = file.config
+    with torch.device("meta"):
+        network = build_network(config.network)
+    return fill(network, {name: torch.from_numpy(value) for name, value in state.items()}), config
+
+
+def _forms(config: NetworkConfig) -> dict[str, Form]:
+    if isinstance(config, BiDiffSRConfig):
+        return parameter_forms(config)
+    with torch.device("meta"):
+        network = build_network(config)
+    return {name: Form(tuple(value.shape)) for name, value in network.state_dict().items()}

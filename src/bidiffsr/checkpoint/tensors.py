@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
-from bidiffsr.checkpoint.packing import form, unpack
 from bidiffsr.config import NetworkConfig
 from bidiffsr.errors import CheckpointError
 from bidiffsr.nn import build_network
@@ -26,7 +24,6 @@ def load_into(config: NetworkConfig, state: Mapping[str, Tensor], path: Path) ->
     """Build the network of ``config`` around ``state``, once every key is known to fit."""
     with torch.device("meta"):
         network = build_network(config)
-    state = unpack(network, dict(state), path)
     expected = network.state_dict()
     for name, parameter in expected.items():
         if name not in state:
@@ -35,6 +32,11 @@ def load_into(config: NetworkConfig, state: Mapping[str, Tensor], path: Path) ->
     unexpected = sorted(set(state) - set(expected))
     if unexpected:
         raise CheckpointError(f"{path}: {unexpected[0]}: is no part of this network")
+    return fill(network, state)
+
+
+def fill(network: nn.Module, state: Mapping[str, Tensor]) -> Any:
+    """Give a network without values those of ``state``, copied, as float32; evaluation mode."""
     network.load_state_dict(
         {name: value.float().clone() for name, value in state.items()}, assign=True
     )
@@ -48,7 +50,8 @@ def check_fits(value: Tensor, shape: torch.Size, where: str) -> None:
         CheckpointError: it has another shape, is not of floats, or holds NaN or infinity.
     """
     if value.shape != shape or not value.is_floating_point():
-        raise CheckpointError(f"{where}: has {form(value)}, expected float of {list(shape)}")
+        found = f"{str(value.dtype).removeprefix('torch.')} of {list(value.shape)}"
+        raise CheckpointError(f"{where}: has {found}, expected float of {list(shape)}")
     if not value.isfinite().all():
         raise CheckpointError(f"{where}: holds NaN or infinity")
 
@@ -102,11 +105,3 @@ def _find_state(loaded: Any, path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: {name!s:.80}: is no named tensor")
         state[name.removeprefix("module.")] = value
     return state
-
-
-def parse_json(text: str, where: str) -> Any:
-    """Plain data out of JSON text; CheckpointError naming ``where`` if it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where}: is not JSON: {error}") from None

@@ -40,14 +40,18 @@ class Diffusion:
         """The denoiser that a sampler needs, from ``network``: (input, timestep) → prediction."""
 
         def denoise(x: Array, timestep: int) -> tuple[Array, Array]:
-            signal, noise_level = self.schedule.levels(timestep)
+            signal, _ = self.schedule.levels(timestep)
             said = network(self.network_input(x, signal), timestep)
-            clean, noise = self.prediction.split(said, x, signal, noise_level)
-            if self.config.clip is not None:
-                clean = clean.clip(-self.config.clip, self.config.clip)
-            return clean, noise
+            return self.interpret(said, x, timestep)
 
         return denoise
+
+    def interpret(self, said: Array, x: Array, timestep: int) -> tuple[Array, Array]:
+        """(clean, clipped; noise), from what the network said of ``x``; each value alone."""
+        clean, noise = self.prediction.split(said, x, *self.schedule.levels(timestep))
+        if self.config.clip is not None:
+            clean = clean.clip(-self.config.clip, self.config.clip)
+        return clean, noise
 
 
 Denoiser = Callable[[Array, int], tuple[Array, Array]]

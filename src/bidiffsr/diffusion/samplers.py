@@ -1,11 +1,15 @@
-"""Samplers: from noise to a clean variable, as generators that yield after each step."""
+"""Samplers: from noise to a clean variable, one update after another.
+
+A sampler is its update formula, which looks at each value alone: whoever holds a variable too large
+to be worked on at once may apply it part by part. Called, it runs the whole chain as a generator.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from bidiffsr.diffusion.prediction import Array
 from bidiffsr.diffusion.process import Denoiser
@@ -29,8 +33,63 @@ class SamplingStep:
     """The clean variable as predicted in this step."""
 
 
-class Sampler(Protocol):
-    """Runs a chain from ``x`` at the first of ``timesteps``."""
+@dataclass(frozen=True)
+class Transition:
+    """Where one step of a chain leads from and to; levels are (signal, noise)."""
+
+    index: int
+    """From 0."""
+    timestep: int
+    here: tuple[float, float]
+    there: tuple[float, float]
+    """The next timestep's levels; (1, 0), the clean end, after the last."""
+    before: tuple[float, float] | None
+    """The previous timestep's levels; None in the first step."""
+
+
+def transitions(schedule: Schedule, timesteps: Sequence[int]) -> list[Transition]:
+    """The steps of a chain over ``timesteps``, which descend; the last leads to the clean end."""
+    chain = []
+    for index, timestep in enumerate(timesteps):
+        following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
+        here, there = schedule.levels(timestep), schedule.levels(following)
+        before = schedule.levels(timesteps[index - 1]) if index else None
+        chain.append(Transition(index, timestep, here, there, before))
+    return chain
+
+
+class Sampler(ABC):
+    """One way from noise to a clean variable."""
+
+    remembers: bool = False
+    """Whether ``update`` looks at ``previous``."""
+
+    @abstractmethod
+    def update(
+        self,
+        x: Array,
+        clean: Array,
+        noise: Array,
+        step: Transition,
+        *,
+        previous: Array | None = None,
+        eta: float = 0.0,
+        fresh_noise: Callable[[int], Array] | None = None,
+    ) -> Array:
+        """The variable at the next timestep; plain arithmetic on each value alone.
+
+        Args:
+            x: the variable at this timestep; it is not written to.
+            clean: what the denoiser said of ``x``.
+            noise: what the denoiser said of ``x``.
+            step: the levels.
+            previous: ``clean`` of the step before; None in the first step.
+            eta: 0 deterministic, 1 as noisy as the original chain.
+            fresh_noise: step index → standard normal noise like ``x``; needed where eta > 0.
+
+        Raises:
+            ConfigError: fresh noise is due and ``fresh_noise`` is None.
+        """
 
     def __call__(
         self,
@@ -39,43 +98,51 @@ class Sampler(Protocol):
         schedule: Schedule,
         timesteps: Sequence[int],
         *,
-        eta: float,
-        fresh_noise: Callable[[int], Array],
+        eta: float = 0.0,
+        fresh_noise: Callable[[int], Array] | None = None,
     ) -> Iterator[SamplingStep]:
-        """See ``ddim``."""
-        ...
+        """Run a chain.
+
+        Args:
+            denoise: from ``Diffusion.denoiser``.
+            x: standard normal noise at the level of the first timestep; numpy or torch.
+            schedule: the levels.
+            timesteps: descending; the last step goes to the clean end.
+            eta: see ``update``.
+            fresh_noise: see ``update``.
+
+        Yields:
+            One ``SamplingStep`` a timestep.
+
+        Raises:
+            ConfigError: see ``update``.
+        """
+        previous = None
+        for step in transitions(schedule, timesteps):
+            clean, noise = denoise(x, step.timestep)
+            x = self.update(
+                x, clean, noise, step, previous=previous, eta=eta, fresh_noise=fresh_noise
+            )
+            previous = clean
+            yield SamplingStep(step.index, len(timesteps), step.timestep, x, clean)
 
 
-def ddim(
-    denoise: Denoiser,
-    x: Array,
-    schedule: Schedule,
-    timesteps: Sequence[int],
-    *,
-    eta: float = 0.0,
-    fresh_noise: Callable[[int], Array] | None = None,
-) -> Iterator[SamplingStep]:
-    """DDIM (Song et al. 2021, eq. 12 and 16).
+class DDIM(Sampler):
+    """DDIM (Song et al. 2021, eq. 12 and 16)."""
 
-    Args:
-        denoise: from ``Diffusion.denoiser``.
-        x: standard normal noise at the level of the first timestep; numpy or torch.
-        schedule: the levels.
-        timesteps: descending; the last step goes to the clean end.
-        eta: 0 deterministic, 1 as noisy as the original chain.
-        fresh_noise: step index → standard normal noise like ``x``; needed where eta > 0.
-
-    Yields:
-        One ``SamplingStep`` a timestep.
-
-    Raises:
-        ConfigError: eta > 0 without ``fresh_noise``.
-    """
-    for index, timestep in enumerate(timesteps):
-        following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
-        signal, noise_level = schedule.levels(timestep)
-        next_signal, next_noise = schedule.levels(following)
-        clean, noise = denoise(x, timestep)
+    def update(
+        self,
+        x: Array,
+        clean: Array,
+        noise: Array,
+        step: Transition,
+        *,
+        previous: Array | None = None,
+        eta: float = 0.0,
+        fresh_noise: Callable[[int], Array] | None = None,
+    ) -> Array:
+        """See ``Sampler.update``."""
+        (signal, noise_level), (next_signal, next_noise) = step.here, step.there
         # eq. 16: the share of the next level's noise that is drawn afresh
         ratio = next_noise / noise_level if noise_level else 0.0
         fresh = eta * ratio * math.sqrt(max(0.0, 1 - (signal / next_signal) ** 2))
@@ -84,42 +151,43 @@ def ddim(
         if fresh > 0:
             if fresh_noise is None:
                 raise ConfigError(f"eta: {eta} needs fresh_noise; pass it, or make eta 0")
-            x = x + fresh * fresh_noise(index)
-        yield SamplingStep(index, len(timesteps), timestep, x, clean)
+            x = x + fresh * fresh_noise(step.index)
+        return x
 
 
-def dpm_solver_pp(
-    denoise: Denoiser,
-    x: Array,
-    schedule: Schedule,
-    timesteps: Sequence[int],
-    *,
-    eta: float = 0.0,
-    fresh_noise: Callable[[int], Array] | None = None,
-) -> Iterator[SamplingStep]:
+class DPMSolverPlusPlus(Sampler):
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), deterministic.
 
-    Arguments and results as ``ddim``; ``eta`` and ``fresh_noise`` have no effect. Steps from
-    a level without signal and the last one to the clean end are of first order.
+    ``eta`` and ``fresh_noise`` have no effect. Steps from a level without signal and the last one
+    to the clean end are of first order.
     """
-    previous: tuple[Array, float] | None = None  # predicted clean variable and its lambda
-    for index, timestep in enumerate(timesteps):
-        following = timesteps[index + 1] if index + 1 < len(timesteps) else -1
-        signal, noise_level = schedule.levels(timestep)
-        next_signal, next_noise = schedule.levels(following)
-        clean, _ = denoise(x, timestep)
+
+    remembers = True
+
+    def update(
+        self,
+        x: Array,
+        clean: Array,
+        noise: Array,
+        step: Transition,
+        *,
+        previous: Array | None = None,
+        eta: float = 0.0,
+        fresh_noise: Callable[[int], Array] | None = None,
+    ) -> Array:
+        """See ``Sampler.update``."""
+        (signal, noise_level), (next_signal, next_noise) = step.here, step.there
         log_snr = _lambda(signal, noise_level)
         next_log_snr = _lambda(next_signal, next_noise)
-        step = next_log_snr - log_snr
+        previous_log_snr = -math.inf if step.before is None else _lambda(*step.before)
         estimate = clean
-        if previous is not None and math.isfinite(previous[1]) and math.isfinite(next_log_snr):
-            ratio = (log_snr - previous[1]) / step
-            estimate = (1 + 1 / (2 * ratio)) * clean - 1 / (2 * ratio) * previous[0]
-        previous = (clean, log_snr)
+        finite = math.isfinite(previous_log_snr) and math.isfinite(next_log_snr)
+        if previous is not None and finite:
+            ratio = (log_snr - previous_log_snr) / (next_log_snr - log_snr)
+            estimate = (1 + 1 / (2 * ratio)) * clean - 1 / (2 * ratio) * previous
         # e^-step, which is 0 where either end is infinite
         decay = (next_noise * signal) / (noise_level * next_signal) if noise_level else 0.0
-        x = next_noise / noise_level * x + next_signal * (1 - decay) * estimate
-        yield SamplingStep(index, len(timesteps), timestep, x, clean)
+        return next_noise / noise_level * x + next_signal * (1 - decay) * estimate
 
 
 def _lambda(signal: float, noise_level: float) -> float:
@@ -129,4 +197,5 @@ def _lambda(signal: float, noise_level: float) -> float:
     return math.inf if noise_level == 0 else math.log(signal / noise_level)
 
 
+ddim, dpm_solver_pp = DDIM(), DPMSolverPlusPlus()
 SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpm-solver++": dpm_solver_pp}

@@ -1,0 +1,102 @@
+"""What runs a network: the native engine, or PyTorch where it is asked for or needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import shorten
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidiffsr.config import ModelConfig, SR3Config
+from bidiffsr.errors import ConfigError
+from bidiffsr.model_file import open_model_file
+
+
+class Backend(Protocol):
+    """Runs a network."""
+
+    def predict(
+        self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        """(B, 3, H, W), (B, 3, H, W), (B,) → (B, 3, H, W), float32.
+
+        Raises:
+            MemoryError: there was not enough of it; a smaller call may succeed.
+        """
+        ...
+
+    def memory(self, height: int, width: int) -> int:
+        """Bytes that one ``predict`` of (1, 3, height, width) takes beyond what is loaded."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackendOptions:
+    """Which backend, and how it runs."""
+
+    backend: Literal["auto", "engine", "torch"] = "auto"
+    """"auto": the engine, unless a GPU is asked for or the network is none it knows."""
+    precision: Literal["fast", "exact"] = "fast"
+    """The engine's; PyTorch computes in float32."""
+    threads: int = 0
+    """The engine's; 0 for one on each CPU."""
+    device: str | None = None
+    """PyTorch's, such as "cuda"; None: the CPU for the engine, else a GPU where there is one."""
+
+
+def load_backend(path: Path, options: BackendOptions | None = None) -> tuple[Backend, ModelConfig]:
+    """Read a model file into the backend that the options ask for.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not for this backend.
+        ConfigError: PyTorch is needed and not installed, or cannot have the device; or an option
+            is out of range.
+    """
+    options = options or BackendOptions()
+    match options.backend:
+        case "engine":
+            return _engine(path, options)
+        case "torch":
+            return _torch(path, options)
+        case "auto":
+            on_gpu = options.device not in (None, "cpu")
+            return (_torch if on_gpu or _is_foreign(path) else _engine)(path, options)
+        case other:
+            raise ConfigError(f"backend: got {other!r}, expected 'auto', 'engine' or 'torch'")
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether the engine does not know this kind of network."""
+    with open_model_file(path) as file:
+        return isinstance(file.config.network, SR3Config)
+
+
+def _engine(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
+    from bidiffsr.engine import Engine
+
+    if options.device not in (None, "cpu"):
+        raise ConfigError(
+            f"device: {options.device!r} is PyTorch's, and the engine runs on the CPU; "
+            "choose the backend 'torch'"
+        )
+    engine = Engine(path, options.precision, options.threads)
+    return engine, engine.config
+
+
+def _torch(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
+    try:
+        from bidiffsr.torch_backend import TorchBackend
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed; pip install 'bidiffsr[torch]'") from None
+    try:
+        return TorchBackend.load(path, options.device)
+    except (RuntimeError, AssertionError) as error:  # PyTorch's ways to refuse a device
+        if options.device is None:
+            raise
+        reason = shorten(str(error), 100)
+        raise ConfigError(
+            f"device {options.device!r} cannot be used ({reason}); try 'cpu'"
+        ) from None

@@ -1,0 +1,84 @@
+"""Whole pictures by the shipped model: fast, exact and PyTorch, from the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bidiffsr.engine import Precision, kernels
+from bidiffsr.images import read_image
+from bidiffsr.torch_backend import TorchBackend
+from bidiffsr.upscale import Upscaler, find_model
+from engine_cases import KERNELS, every_kernel, load_engine
+
+BFLOAT16 = {kernel.name: kernel.bfloat16 for kernel in kernels()}
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Iterator[Path]:
+    with find_model("default") as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def low() -> NDArray[np.uint16]:
+    """48×48, with 16 bits so that results are not rounded to the same steps."""
+    picture = read_image(Path(__file__).parents[1] / "examples" / "demo.png")
+    return picture.pixels[60:108, 80:128].astype(np.uint16) * 257
+
+
+@pytest.fixture(scope="module")
+def pytorch(shipped: Path) -> Upscaler:
+    return Upscaler(*TorchBackend.load(shipped, "cpu"))
+
+
+@pytest.fixture(scope="module")
+def expected(pytorch: Upscaler, low: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    return pytorch(low, seed=3)
+
+
+def upscaled(
+    path: Path, kernel: str, precision: Precision, low: NDArray[np.uint16]
+) -> NDArray[np.uint16]:
+    engine = load_engine(path, kernel, precision)
+    return Upscaler(engine, engine.config)(low, seed=3)
+
+
+def decibels(found: NDArray[np.uint16], expected: NDArray[np.uint16]) -> float:
+    """PSNR, at most that of two pictures that differ by rounding to 16 bits."""
+    assert found.shape == expected.shape == (192, 192, 3)
+    difference = found.astype(np.float64) - expected.astype(np.float64)
+    return float(20 * np.log10(65535 / max(np.sqrt(np.mean(difference**2)), 0.3)))
+
+
+@every_kernel
+def test_every_kernel_makes_pytorchs_picture(
+    kernel: str, shipped: Path, low: NDArray[np.uint16], expected: NDArray[np.uint16]
+) -> None:
+    exact = upscaled(shipped, kernel, "exact", low)
+    assert decibels(exact, expected) >= 45
+    if BFLOAT16[kernel]:
+        assert decibels(upscaled(shipped, kernel, "fast", low), exact) >= 45
+
+
+def test_other_noise_makes_another_picture(
+    pytorch: Upscaler, low: NDArray[np.uint16], expected: NDArray[np.uint16]
+) -> None:
+    """So that the limits above mean something."""
+    assert decibels(pytorch(low, seed=4), expected) < 40
+
+
+def test_fast_differs_only_where_a_kernel_has_bfloat16(
+    shipped: Path, low: NDArray[np.uint16]
+) -> None:
+    noisy = (low.transpose(2, 0, 1)[None] / 65535).astype(np.float32)
+    for kernel in KERNELS:
+        exact, fast = (
+            load_engine(shipped, kernel, precision).predict(noisy, noisy, np.array([1]))
+            for precision in ("exact", "fast")
+        )
+        assert np.array_equal(exact, fast) == (not BFLOAT16[kernel])
