@@ -89,7 +89,8 @@ demo: $(NATIVE) ## upscale the example picture
 	$(BIN)/bidiffsr upscale $(DEMO_IN) -o $(DEMO_OUT) --overwrite
 	@echo "result: $(DEMO_OUT) (4 times the size of $(DEMO_IN))"
 
-bench: setup ## measure speed on this machine
+bench: setup ## measure speed on this machine, beside what else there is
+	@$(PIP) --no-build-isolation -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean: ## remove caches and build output; .venv and output/ stay

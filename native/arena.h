@@ -8,6 +8,10 @@
 #include <new>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace bidiffsr {
 
 // Places blocks first-fit. Without memory it only plans: addresses are made up, and `peak` tells
@@ -19,11 +23,15 @@ class Arena {
   static constexpr std::size_t kSlack = 256;
 
   Arena() = default;
-  explicit Arena(std::size_t bytes)
-      : size_(bytes),
-        memory_(static_cast<std::byte*>(
-            ::operator new(bytes ? bytes : 1, std::align_val_t{kAlignment}))) {}
-  ~Arena() { ::operator delete(memory_, std::align_val_t{kAlignment}); }
+  explicit Arena(std::size_t bytes) : size_(bytes) {
+    memory_ = static_cast<std::byte*>(
+        ::operator new(bytes ? bytes : 1, std::align_val_t{alignment()}));
+#if defined(__linux__)
+    // Feature maps are read row by row: small pages would be looked up thousands of times a layer.
+    if (bytes >= kHugePage) madvise(memory_, bytes, MADV_HUGEPAGE);
+#endif
+  }
+  ~Arena() { ::operator delete(memory_, std::align_val_t{alignment()}); }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
@@ -45,6 +53,8 @@ class Arena {
   void give(const std::byte* block) { blocks_.erase(static_cast<std::size_t>(block - base())); }
 
  private:
+  static constexpr std::size_t kHugePage = 2u << 20;
+  std::size_t alignment() const { return size_ >= kHugePage ? kHugePage : kAlignment; }
   // A made-up base is never read or written.
   std::byte* base() const { return memory_ ? memory_ : reinterpret_cast<std::byte*>(kAlignment); }
 

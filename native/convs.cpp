@@ -210,9 +210,6 @@ class BinaryRows final : public ConvRows {
   void emit(int y, int rows, const RowsOut& out) override {
     for (int i = 0; i < rows; ++i) {
       BinaryRow job = prepare(y + i);
-      job.scale = conv_.scale.data();
-      job.bias_in = conv_.bias_in.of(pass_.group);
-      job.slope = conv_.slope.of(pass_.group);
       job.bias_out = out.bias;
       job.shortcut = conv_.shortcut ? rows_[(y + i) & 3] : nullptr;
       job.shortcut_stride = pixel_stride_;
@@ -226,7 +223,7 @@ class BinaryRows final : public ConvRows {
     }
   }
 
-  // All but what follows the accumulators.
+  // All but where results go and what is added to them.
   BinaryRow prepare(int y) {
     BinaryRow job{};
     const int margin = conv_.kernel / 2;
@@ -247,6 +244,10 @@ class BinaryRows final : public ConvRows {
     job.base_first = conv_.base(edge, edge_at(0, conv_.stride, width_, conv_.kernel));
     job.base_inner = conv_.base(edge, kInner);
     job.base_last = conv_.base(edge, edge_at(job.width - 1, conv_.stride, width_, conv_.kernel));
+    job.scale = conv_.scale.data();
+    job.bias_in = conv_.bias_in.of(pass_.group);
+    job.slope = conv_.slope.of(pass_.group);
+    job.bias_out = conv_.bias_out.of(pass_.group);
     job.zeros = conv_.zeros.data();
     job.zero_count = static_cast<int>(conv_.zeros.size());
     if (conv_.window_words) lay_windows(job);

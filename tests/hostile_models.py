@@ -112,8 +112,8 @@ def corpus() -> dict[str, bytes]:
     for make in (_cut, _lengths, _texts, _entries, _names, _values, _metadata, _configs):
         for what, data in make(good):
             what = f"{make.__name__[1:]}: {what}"
-            assert what not in files
-            assert data != good
+            assert what not in files, what
+            assert data != good, what
             files[what] = data
     return files
 
@@ -193,7 +193,7 @@ def _entries(good: bytes) -> Iterator[tuple[str, bytes]]:
     header, data = split(good)
     changes: dict[str, dict[str, Any]] = {
         "dtype": dict.fromkeys(
-            ("F64", "F16", "I64", "I8", "U16", "BOOL", "C64", "F8_E4M3", "f32", "F4", "", "\n")
+            ("F64", "I64", "I8", "U16", "BOOL", "C64", "F8_E4M3", "f32", "F4", "", "\n")
         )
         | {"null": None, "a number": 5, "a list": ["F32"], "an object": {}},
         "shape": {
@@ -250,8 +250,7 @@ def _names(good: bytes) -> Iterator[tuple[str, bytes]]:
     """Sound safetensors files with the wrong tensors."""
     header, _ = split(good)
     names = list(header)[1:]
-    kept = (ZEROS, f"{CONV}.absent")
-    for name in [*names[:: len(names) // 25], SIGNS, SCALE, SHIFT, PLAIN]:
+    for name in sorted({*names[:: len(names) // 25], SIGNS, SCALE, SHIFT, PLAIN}):
         if not name.endswith(".zeros"):
             yield f"without {name}", with_tensors(good, lambda t, name=name: t.pop(name))
         new = name[:-1] + chr(ord(name[-1]) ^ 1)
@@ -271,7 +270,7 @@ def _names(good: bytes) -> Iterator[tuple[str, bytes]]:
         f"{PLAIN}.zeros": ("I32", np.zeros(1, np.int32)),
         "empty": ("F32", np.zeros((0,), np.float32)),
     }
-    assert not added.keys() & {*names, *kept}
+    assert not added.keys() & set(names)
     for name, value in added.items():
         yield f"with {name!r}", with_tensors(good, lambda t, n=name, v=value: t.update({n: v}))
     reshaped: dict[str, Callable[[np.ndarray], np.ndarray]] = {

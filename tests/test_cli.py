@@ -190,6 +190,11 @@ def test_bars_leave_stdout_alone(
         ("convert nope.pth -o a.safetensors", "nope.pth: no such file"),
         ("convert nope.pth -o a.pt", "a.pt: expected a name that ends in .safetensors"),
         ("convert nope.pth -o there.safetensors", "there.safetensors: exists already"),
+        ("pack nope.safetensors -o a.safetensors", "nope.safetensors: no such file"),
+        ("pack MODEL -o a.pt", "a.pt: expected a name that ends in .safetensors"),
+        ("pack MODEL -o there.safetensors", "there.safetensors: exists already"),
+        ("pack MODEL -o a.safetensors --sampling.steps 0", "sampling.steps"),
+        ("pack MODEL -o a.safetensors --network.channels 16", "--network: cannot be changed"),
         ("inspect nope.safetensors", "nope.safetensors: no such file"),
         ("inspect MODEL --size 3", "--size: 3 is not a multiple of 2"),
         ("upscale a.png -n MODEL --tile 3", "tile: got 3, expected 64"),
@@ -224,6 +229,8 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
         ("upscale a.png --tile big", "--tile"),
         ("eval", "FOLDERS"),
         ("convert a.pth", "--output"),
+        ("pack a.pth", "--output"),
+        ("pack a.safetensors -o b.safetensors --float int8", "--float"),
         ("train", "CONFIG"),
     ],
 )
@@ -502,15 +509,73 @@ def test_convert(golden: Path, capsys: Capture) -> None:
     checkpoint = str(golden / "unet_narrow.weights.safetensors")
     assert main(["convert", checkpoint, "-o", "whole.safetensors"]) == 0
     assert capsys.readouterr().out.startswith("whole.safetensors: ")
-    assert main(["convert", checkpoint, "-o", "packed.safetensors", "--packed"]) == 0
-    network, config = load_model(Path("packed.safetensors"))
-    whole, same = load_model(Path("whole.safetensors"))
+    _, config = load_model(Path("whole.safetensors"))
+    assert main(["convert", checkpoint, "-o", "whole.safetensors"]) == 1
+    before = Path("whole.safetensors").read_bytes()
+    assert main(["convert", checkpoint, "-o", "whole.safetensors", "--overwrite"]) == 0
+    assert Path("whole.safetensors").read_bytes() == before
+    command = ["convert", "whole.safetensors", "-o", "other.safetensors", "--sampling.steps", "7"]
+    assert main(command) == 0
+    _, changed = load_model(Path("other.safetensors"))
+    assert changed.sampling.steps == 7
+    assert changed.model_copy(update={"sampling": config.sampling}) == config
+
+
+def test_pack(golden: Path, capsys: Capture) -> None:
+    checkpoint = str(golden / "unet_narrow.weights.safetensors")
+    assert main(["convert", checkpoint, "-o", "whole.safetensors"]) == 0
+    whole, config = load_model(Path("whole.safetensors"))
+    capsys.readouterr()
+    assert main(["pack", checkpoint, "-o", "packed.safetensors"]) == 0
+    size = Path("packed.safetensors").stat().st_size
+    assert capsys.readouterr().out == f"packed.safetensors: {size / 1000:.3g} kB\n"
+    packed, same = load_model(Path("packed.safetensors"))
     assert config == same
-    assert list(network.state_dict()) == list(whole.state_dict())
-    assert Path("packed.safetensors").stat().st_size < Path("whole.safetensors").stat().st_size
-    assert main(["convert", checkpoint, "-o", "packed.safetensors"]) == 1
-    assert main(["convert", checkpoint, "-o", "packed.safetensors", "--overwrite"]) == 0
-    assert Path("packed.safetensors").read_bytes() == Path("whole.safetensors").read_bytes()
+    assert list(packed.state_dict()) == list(whole.state_dict())
+    assert size < 0.3 * Path("whole.safetensors").stat().st_size
+    assert main(["pack", "whole.safetensors", "-o", "again.safetensors"]) == 0
+    assert Path("again.safetensors").read_bytes() == Path("packed.safetensors").read_bytes()
+    assert main(["pack", "whole.safetensors", "-o", "again.safetensors"]) == 1
+    command = "pack whole.safetensors -o again.safetensors --overwrite --float fp32 --scale 2"
+    assert main(command.split()) == 0
+    exact, changed = load_model(Path("again.safetensors"))
+    assert changed == config.model_copy(update={"scale": 2})
+    assert torch.equal(exact.get_parameter("stem.weight"), whole.get_parameter("stem.weight"))
+    assert not torch.equal(packed.get_parameter("stem.weight"), whole.get_parameter("stem.weight"))
+
+
+def test_a_packed_file_is_packed_in_place_without_pytorch(model: str) -> None:
+    Path("m.safetensors").write_bytes(Path(model).read_bytes())
+    program = (
+        "import sys; from bidiffsr.cli import main\n"
+        "command = 'pack m.safetensors -o m.safetensors --overwrite --sampling.steps 1'\n"
+        "code = main(command.split())\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment(),
+    )
+    assert result.stdout.splitlines()[-1] == "0 False"
+    assert load_model(Path("m.safetensors"))[1].sampling.steps == 1
+
+
+@pytest.mark.parametrize("kind", ["ours", "published"])
+def test_pack_verifies(kind: str, golden: Path, capsys: Capture) -> None:
+    checkpoint = str(golden / "unet_narrow.weights.safetensors")
+    if kind == "ours":
+        assert main(["convert", checkpoint, "-o", "whole.safetensors"]) == 0
+        checkpoint = "whole.safetensors"
+    capsys.readouterr()
+    assert main(["pack", checkpoint, "-o", "packed.safetensors", "--verify"]) == 0
+    rounded, engine = capsys.readouterr().out.splitlines()[1:]
+    assert rounded.startswith("PyTorch, packed file against checkpoint: relative L2 difference")
+    assert 1e-4 < float(rounded.split()[-1]) < 0.1
+    assert engine.startswith("engine against PyTorch, packed file: relative L2 difference")
+    assert float(engine.split()[-1]) < 1e-4
 
 
 def test_inspect_a_file(model: str, capsys: Capture) -> None:

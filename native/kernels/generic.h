@@ -175,25 +175,45 @@ struct Moments {
   }
 };
 
-// What follows the integers: alpha, RPReLU, shortcut and residual, for one pixel and panel.
+// What follows the integers: alpha, RPReLU, shortcut and residual. One panel's vectors, held in
+// registers along a row.
 template <bool Shortcut, bool Residual, bool Accumulate>
-inline void finish_pixel(const BinaryRow& job, int column, int first, const Int* sums,
-                         Moments& moments) {
+struct Epilogue {
+  Epilogue(const BinaryRow& job, int first) {
 #pragma GCC unroll 16
-  for (int v = 0; v < kVectors; ++v) {
-    const int c = first + v * kLanes;
-    Float y = to_float(sums[v]) * load(job.scale + c) + load(job.bias_in + c);
-    y = y >= 0.0f ? y : y * load(job.slope + c);
-    y = y + load(job.bias_out + c);
-    if constexpr (Shortcut) y = y + load(job.shortcut + column * job.shortcut_stride + c);
-    if constexpr (Residual) y = y + load(job.residual + column * job.residual_stride + c);
-    float* output = job.output + column * job.output_stride + c;
-    if constexpr (Accumulate) y = y + load(output);
-    store(output, y);
-    moments.sum[v] = moments.sum[v] + y;
-    moments.square[v] = moments.square[v] + y * y;
+    for (int v = 0; v < kVectors; ++v) {
+      const int c = first + v * kLanes;
+      scale[v] = load(job.scale + c);
+      bias_in[v] = load(job.bias_in + c);
+      slope[v] = load(job.slope + c);
+      bias_out[v] = load(job.bias_out + c);
+    }
+    shortcut = Shortcut ? job.shortcut + first : nullptr;
+    residual = Residual ? job.residual + first : nullptr;
+    output = job.output + first;
   }
-}
+  inline void operator()(const BinaryRow& job, int column, const Int* sums) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const int c = v * kLanes;
+      Float y = to_float(sums[v]) * scale[v] + bias_in[v];
+      y = y >= 0.0f ? y : y * slope[v];
+      y = y + bias_out[v];
+      if constexpr (Shortcut) y = y + load(shortcut + column * job.shortcut_stride + c);
+      if constexpr (Residual) y = y + load(residual + column * job.residual_stride + c);
+      float* to = output + column * job.output_stride + c;
+      if constexpr (Accumulate) y = y + load(to);
+      store(to, y);
+      moments.sum[v] = moments.sum[v] + y;
+      moments.square[v] = moments.square[v] + y * y;
+    }
+  }
+
+  Float scale[kVectors], bias_in[kVectors], slope[kVectors], bias_out[kVectors];
+  const float *shortcut, *residual;
+  float* output;
+  Moments moments;
+};
 
 // The rare cases: integers wanted, or zero weights among the signs.
 inline void finish_slowly(const BinaryRow& job, int column, int panel, Int* sums) {
@@ -212,29 +232,38 @@ void binary_row_of(const BinaryRow& job) {
   const bool slow = job.zero_count || job.accumulators;
   for (int panel = 0; panel < job.channels / kPanel; ++panel) {
     const int first = panel * kPanel;
-    Moments moments;
+    Epilogue<Shortcut, Residual, Accumulate> finish(job, first);
+    Int inner[kVectors];
+    for (int v = 0; v < kVectors; ++v) inner[v] = load(job.base_inner + first + v * kLanes);
     for (int x = 0; x < job.width; x += Isa::kPixels) {
       Int counts[Isa::kPixels][kVectors];
       mismatches<Kernel>(job, x, panel, counts);
+      if (x > 0 && x + Isa::kPixels < job.width && !slow) [[likely]] {
 #pragma GCC unroll 16
-      for (int p = 0; p < Isa::kPixels; ++p) {
+        for (int p = 0; p < Isa::kPixels; ++p) {
+          Int sums[kVectors];
+#pragma GCC unroll 16
+          for (int v = 0; v < kVectors; ++v) sums[v] = inner[v] - (counts[p][v] + counts[p][v]);
+          finish(job, x + p, sums);
+        }
+        continue;
+      }
+      for (int p = 0; p < Isa::kPixels && x + p < job.width; ++p) {
         const int column = x + p;
-        if (column >= job.width) break;
         const std::int32_t* base = column == 0               ? job.base_first
                                    : column == job.width - 1 ? job.base_last
                                                              : job.base_inner;
         Int sums[kVectors];
-#pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v)
           sums[v] = load(base + first + v * kLanes) - (counts[p][v] + counts[p][v]);
-        if (slow) [[unlikely]] {
+        if (slow) {
           finish_slowly(job, column, panel, sums);
           if (job.accumulators) continue;
         }
-        finish_pixel<Shortcut, Residual, Accumulate>(job, column, first, sums, moments);
+        finish(job, column, sums);
       }
     }
-    if (job.sums) moments.add_to(job.sums + first, job.sums + job.channels + first);
+    if (job.sums) finish.moments.add_to(job.sums + first, job.sums + job.channels + first);
   }
 }
 

@@ -49,7 +49,7 @@ struct BinaryRow {
   const std::int32_t* base_last;
   const ZeroWeight* zeros;
   int zero_count;
-  // With these null and `accumulators` set, only integers are written: [width][channels].
+  // If set, only the integers are written: [width][channels].
   std::int32_t* accumulators;
   const float* scale;    // alpha, [channels], as the following
   const float* bias_in;  // beta0

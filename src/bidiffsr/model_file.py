@@ -171,7 +171,9 @@ def parse_json(text: str, where: str) -> Any:
     """Plain data out of JSON text; CheckpointError naming ``where`` if it is none."""
     try:
         return json.loads(text, object_pairs_hook=_without_duplicates)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise CheckpointError(f"{where}: is JSON nested too deeply") from None
+    except ValueError as error:
         raise CheckpointError(f"{where}: is not JSON: {shortened(error)}") from None
 
 
