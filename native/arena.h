@@ -8,10 +8,6 @@
 #include <new>
 #include <utility>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace bidiffsr {
 
 // Places blocks first-fit. Without memory it only plans: addresses are made up, and `peak` tells
@@ -23,15 +19,11 @@ class Arena {
   static constexpr std::size_t kSlack = 256;
 
   Arena() = default;
-  explicit Arena(std::size_t bytes) : size_(bytes) {
-    memory_ = static_cast<std::byte*>(
-        ::operator new(bytes ? bytes : 1, std::align_val_t{alignment()}));
-#if defined(__linux__)
-    // Feature maps are read row by row: small pages would be looked up thousands of times a layer.
-    if (bytes >= kHugePage) madvise(memory_, bytes, MADV_HUGEPAGE);
-#endif
-  }
-  ~Arena() { ::operator delete(memory_, std::align_val_t{alignment()}); }
+  explicit Arena(std::size_t bytes)
+      : size_(bytes),
+        memory_(static_cast<std::byte*>(
+            ::operator new(bytes ? bytes : 1, std::align_val_t{kAlignment}))) {}
+  ~Arena() { ::operator delete(memory_, std::align_val_t{kAlignment}); }
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
@@ -53,8 +45,6 @@ class Arena {
   void give(const std::byte* block) { blocks_.erase(static_cast<std::size_t>(block - base())); }
 
  private:
-  static constexpr std::size_t kHugePage = 2u << 20;
-  std::size_t alignment() const { return size_ >= kHugePage ? kHugePage : kAlignment; }
   // A made-up base is never read or written.
   std::byte* base() const { return memory_ ? memory_ : reinterpret_cast<std::byte*>(kAlignment); }
 
