@@ -48,9 +48,7 @@ def test_it_beats_bicubic_by_a_wide_margin(upscaler: Upscaler, shared: Path) -> 
         high = mod_crop(read_image(picture).pixels, 4)
         low = imresize(high, 0.25)
         ours, theirs = upscaler(low), bicubic(low, 4)
-        gains.append(
-            (psnr(ours, high, 4) - psnr(theirs, high, 4), niqe(ours, 4) - niqe(theirs, 4))
-        )
+        gains.append((psnr(ours, high, 4) - psnr(theirs, high, 4), niqe(ours, 4) - niqe(theirs, 4)))
     gained_psnr, gained_niqe = np.mean(gains, axis=0)
     assert gained_psnr > 1.5
     assert gained_niqe < -1

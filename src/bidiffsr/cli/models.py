@@ -1,0 +1,161 @@
+"""`bidiffsr convert`, `bidiffsr pack` and `bidiffsr inspect`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from bidiffsr.cli.app import Count, app
+from bidiffsr.errors import ConfigError, OutputError
+from bidiffsr.terminal import metric, print_config, print_counts, say
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bidiffsr.config import ModelConfig
+
+
+@app.command(usage="Usage: bidiffsr convert CHECKPOINT -o MODEL [OPTIONS] [--KEY VALUE]...")
+def convert(
+    checkpoint: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    options: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Turn a checkpoint of the published BI-DiffSR code into a model file to train on from.
+
+    `bidiffsr convert net_g.pth --options test_BI_DiffSR_x4.yml -o model.safetensors`
+
+    Any key of what the model says of itself may be set as `--sampling.steps 2` does (see
+    `bidiffsr inspect`); values are YAML. To upscale with it, `bidiffsr pack` makes it small.
+
+    Args:
+        checkpoint: A .pth file, a .safetensors file with the same names, or a model file.
+        output: The model file to write; it ends in .safetensors.
+        options: The option file it was trained or tested with, which describes the network.
+        overwrite: Replace the output if it exists.
+    """
+    _check_model_output(output, overwrite=overwrite)
+    from bidiffsr.checkpoint import save_model
+
+    network, config = _checkpoint(checkpoint, options)
+    save_model(output, network, _with_keys(config, overrides, checkpoint))
+    say(f"{output}: {metric(output.stat().st_size)}B")
+
+
+@app.command(usage="Usage: bidiffsr pack CHECKPOINT -o MODEL [OPTIONS] [--KEY VALUE]...")
+def pack(
+    checkpoint: Path,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True, show=False)],
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    float_type: Annotated[Literal["bf16", "fp32"], Parameter(name="--float")] = "bf16",
+    options: Path | None = None,
+    verify: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Pack a model, one bit for each binarized weight: all that upscaling needs.
+
+    `bidiffsr pack run/model.safetensors -o small.safetensors --verify --sampling.steps 2`
+
+    `bidiffsr pack net_g.pth --options test_BI_DiffSR_x4.yml -o small.safetensors`
+
+    Any key of what the model says of itself may be set so (see `bidiffsr inspect`); values are
+    YAML. Training cannot go on from the result.
+
+    Args:
+        checkpoint: A model file, or a checkpoint of the published code as `bidiffsr convert` reads
+            it, which takes PyTorch.
+        output: The model file to write; it ends in .safetensors.
+        float_type: How weights of more than one bit are kept: bf16, half as large and hardly
+            different, or fp32, as they are. Default: bf16.
+        options: The option file of a published checkpoint, which describes the network.
+        verify: Run the result in PyTorch and in the engine, print how far the outputs are apart,
+            and fail where the engine's is another than PyTorch's.
+        overwrite: Replace the output if it exists.
+    """
+    _check_model_output(output, overwrite=overwrite)
+    from bidiffsr.model_file import is_model
+    from bidiffsr.packed import load_packed, save_packed
+
+    if options is None and is_model(checkpoint):
+        model = load_packed(checkpoint)
+        config, tensors = model.config, model.tensors
+        network = _checkpoint(checkpoint, None)[0] if verify else None
+    else:
+        from bidiffsr.checkpoint import parameters_of
+
+        network, config = _checkpoint(checkpoint, options)
+        tensors = parameters_of(network)
+    config = _with_keys(config, overrides, checkpoint)
+    save_packed(output, config, tensors, float_type=float_type)
+    say(f"{output}: {metric(output.stat().st_size)}B")
+    if verify and network is not None:
+        from bidiffsr.verify import compare_backends
+
+        for comparison in compare_backends(network, output):
+            say(f"{comparison.what}: relative L2 difference {comparison.difference:.2g}")
+
+
+def _checkpoint(path: Path, options: Path | None) -> tuple[nn.Module, ModelConfig]:
+    """The network of a model file, or of a published checkpoint with its option file."""
+    from bidiffsr.checkpoint import convert_reference, load_model
+    from bidiffsr.model_file import is_model
+
+    ours = options is None and is_model(path)
+    return load_model(path) if ours else convert_reference(path, options)
+
+
+def _with_keys(config: ModelConfig, overrides: Sequence[str], checkpoint: Path) -> ModelConfig:
+    from bidiffsr.config import ModelConfig, parse_config
+    from bidiffsr.overrides import with_overrides
+
+    values = with_overrides(config.model_dump(mode="json"), overrides, str(checkpoint))
+    changed = parse_config(ModelConfig, values, str(checkpoint))
+    if changed.network != config.network:
+        raise ConfigError("--network: cannot be changed, since the weights are of this network")
+    return changed
+
+
+def _check_model_output(output: Path, *, overwrite: bool) -> None:
+    if output.suffix != ".safetensors":
+        raise OutputError(f"{output}: expected a name that ends in .safetensors")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output}: exists already; remove it or pass --overwrite")
+
+
+@app.command
+def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> None:
+    """Show what a model is, and what each of its layers costs.
+
+    Args:
+        model: `default`, a model file, or `bidiffsr` or `sr3` for the published networks.
+        size: Height and width of the output that operations are counted for. Default: 256.
+    """
+    from bidiffsr.checkpoint import load_model
+    from bidiffsr.config import ModelConfig, SR3Config
+    from bidiffsr.nn import build_network
+    from bidiffsr.nn.counting import count, total
+    from bidiffsr.upscale import find_model
+
+    published = {"bidiffsr": ModelConfig(), "sr3": ModelConfig(network=SR3Config())}
+    title = model
+    if model in published:
+        config = published[model]
+        network = build_network(config.network)
+    else:
+        with find_model(model) as path:
+            network, config = load_model(path)
+            title = f"{model}: {metric(path.stat().st_size)}B"
+    multiple = config.network.size_multiple
+    if size % multiple:
+        raise ConfigError(f"--size: {size} is not a multiple of {multiple}, as this network needs")
+    layers = count(network, size, size)
+    say(title)
+    print_config(config)
+    print_counts(layers, total(layers), size)
