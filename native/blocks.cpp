@@ -77,7 +77,7 @@ void convolve(Pass& pass, const Conv& conv, const Source& source, Features& feat
   Room room;
   const Finish finish(pass, features, room, skip);
   sweep(
-      pass, conv.binary ? Kind::kBinary3 : Kind::kFloat3, {{&conv, source}}, room,
+      pass, {{&conv, source}}, room,
       [&](std::size_t, int y, int worker) {
         RowsOut out = finish.begin(conv, y, worker, bias);
         out.residual = residual ? residual->row(y) : nullptr;
@@ -187,7 +187,7 @@ FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vect
   if (attention_) {
     (*attention_)(pass, *result);
     if (skip && skip->rounded)
-      pass.run(Kind::kAttention, 0, height, [&](int y, int) {
+      pass.run({"attention", channels_, height, width}, 0, height, [&](int y, int) {
         pass.kernel.round_bf16(result->x.row(y), skip->rounded.get() + y * result->x.row_stride(),
                                static_cast<std::size_t>(result->x.row_stride()));
       });
@@ -218,13 +218,12 @@ FeaturesPtr Down::operator()(Pass& pass, const FeaturesPtr& x, Skip* skip) const
   }
   Room room;
   const Finish finish(pass, *result, room, skip);
-  const Kind kind = conv1_->binary ? Kind::kBinary3 : Kind::kFloat3;
   // Both halves' results are added in two rows of scratch, which become one row of sub-pixels.
   const int half = out_ / 4;
   const std::ptrdiff_t stride = padded(half), row = stride * width;
   const std::size_t sum = room.add(sizeof(float) * static_cast<std::size_t>(2 * row));
   sweep(
-      pass, kind, {{conv1_.get(), {&x->x}}, {conv2_.get(), {&x->x, half}}}, room,
+      pass, {{conv1_.get(), {&x->x}}, {conv2_.get(), {&x->x, half}}}, room,
       [&](std::size_t branch, int, int worker) {
         const Conv& conv = branch ? *conv2_ : *conv1_;
         return RowsOut{room.floats(worker, sum), row,     stride,
@@ -263,12 +262,11 @@ FeaturesPtr Up::operator()(Pass& pass, const FeaturesPtr& x) const {
   }
   Room room;
   const Finish finish(pass, *result, room, nullptr);
-  const Kind kind = conv1_->binary ? Kind::kBinary3 : Kind::kFloat3;
   // The second conv's results begin where the first's channels end, over its padding.
   const std::ptrdiff_t stride = 2 * padded(in), row = stride * width;
   const std::size_t both = room.add(sizeof(float) * static_cast<std::size_t>(2 * row));
   sweep(
-      pass, kind, {{conv1_.get(), {&x->x}}, {conv2_.get(), {&x->x}}}, room,
+      pass, {{conv1_.get(), {&x->x}}, {conv2_.get(), {&x->x}}}, room,
       [&](std::size_t branch, int, int worker) {
         const Conv& conv = branch ? *conv2_ : *conv1_;
         return RowsOut{room.floats(worker, both) + (branch ? in : 0),
@@ -360,7 +358,7 @@ void Fuse::plain(Pass& pass, const Features& x, const Skip& skip, Features& resu
       std::memcpy(to, from + element * static_cast<std::size_t>(pixel * stride), bytes);
   };
   const double macs = static_cast<double>(x.x.height) * width * 2 * c * c;
-  pass.bands(Kind::kFloat1, macs, x.x.height, [&](int first, int last, int worker) {
+  pass.bands({"float 1x1", 2 * c, x.x.height, width}, macs, x.x.height, [&](int first, int last, int worker) {
     for (int y = first; y < last; ++y) {
       float* to = result.x.row(y);
       const auto size = static_cast<std::size_t>(x.x.row_stride());
@@ -403,7 +401,7 @@ void Fuse::binary(Pass& pass, const Features& x, const Skip& skip, Features& res
                                   room.add(conv1_->scratch(width))};
   room.allocate(pass);
   const double macs = count * conv1_->macs(a.height * width);
-  pass.bands(Kind::kBinary1, macs, a.height, [&](int first, int last, int worker) {
+  pass.bands({"binary 1x1", inputs, a.height, width}, macs, a.height, [&](int first, int last, int worker) {
     float* rows[2] = {room.floats(worker, gathered[0]), room.floats(worker, gathered[1])};
     std::unique_ptr<ConvRows> running[2];
     for (int i = 0; i < count; ++i)

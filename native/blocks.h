@@ -70,6 +70,8 @@ class TimeEmbedding {
   Linear expand_, contract_;
 };
 
+struct Projections;
+
 // Single-head self-attention over all positions, by streaming softmax (Rabe and Staats 2021): the
 // matrix of scores is never whole.
 class Attention {
@@ -79,11 +81,10 @@ class Attention {
   void operator()(Pass& pass, Features& features) const;
 
  private:
-  template <class T>
-  void attend(Pass& pass, Features& features) const;
+  void project(Pass& pass, const Features& features, const Projections& all) const;
+  void attend(Pass& pass, Features& features, const Projections& all) const;
 
   int channels_;
-  bool bfloat16_;
   GroupNorm norm_;
   Panels qkv_, out_;
   Aligned<float> bias_;

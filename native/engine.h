@@ -50,11 +50,4 @@ class Engine {
   std::vector<Scratch> kept_;
 };
 
-// Measured ceilings of this CPU, all threads together: binary and float multiply-accumulates and
-// bytes copied per second (bytes read plus bytes written).
-struct Ceilings {
-  double binary, f32, bf16, copy;
-};
-Ceilings measure_ceilings(const std::string& kernel, int threads);
-
 }  // namespace bidiffsr

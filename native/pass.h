@@ -2,9 +2,9 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <chrono>
-#include <memory>
+#include <map>
+#include <string>
 #include <vector>
 
 #include "arena.h"
@@ -13,16 +13,18 @@
 
 namespace bidiffsr {
 
-// Kinds of layers, for the profile.
-enum class Kind { kStem, kBinary3, kBinary1, kFloat3, kFloat1, kAttention, kTail, kCount };
-inline constexpr std::array<const char*, static_cast<std::size_t>(Kind::kCount)> kKindNames{
-    "stem", "binary 3x3", "binary 1x1", "float 3x3", "float 1x1", "attention", "tail"};
+// What a layer is called in the profile: its kind, and the size of what it reads.
+struct Layer {
+  const char* kind;
+  int channels, height, width;
+};
 
-struct KindCost {
+// Seconds and multiply-accumulates by layer, those of one name together.
+struct Cost {
   double seconds = 0;
   double macs = 0;
 };
-using Profile = std::array<KindCost, static_cast<std::size_t>(Kind::kCount)>;
+using Profile = std::map<std::string, Cost>;
 
 constexpr int round_up(int value, int multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -37,29 +39,32 @@ class Pass {
 
   const Kernel& kernel;
   Arena& arena;
-  Profile profile{};
+  Profile profile;
   int group = 0;  // time group of the sample
 
   bool planning() const { return arena.planning(); }
   int workers() const { return pool_.count(); }
 
   // Runs tasks on all threads, unless this pass only plans its memory.
-  void run(Kind kind, double macs, int tasks, const ThreadPool::Task& task) {
+  void run(const Layer& layer, double macs, int tasks, const ThreadPool::Task& task) {
     if (planning()) return;
     const auto start = std::chrono::steady_clock::now();
     pool_.run(tasks, task);
-    KindCost& cost = profile[static_cast<std::size_t>(kind)];
-    cost.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+    Cost& cost = profile[std::string(layer.kind) + ", " + std::to_string(layer.channels) +
+                         " channels at " + std::to_string(layer.width) + "x" +
+                         std::to_string(layer.height)];
+    cost.seconds += time.count();
     cost.macs += macs;
   }
 
   // Rows [0, height) in bands of an even number of rows: body(first, last, worker).
   template <class Body>
-  void bands(Kind kind, double macs, int height, const Body& body) {
+  void bands(const Layer& layer, double macs, int height, const Body& body) {
     // Several bands a thread even out what else the machine does; each costs two rows of overlap.
     const int rows = std::max(4, round_up(height / (6 * workers()), 2));
     const int count = (height + rows - 1) / rows;
-    run(kind, macs, count, [&](int task, int worker) {
+    run(layer, macs, count, [&](int task, int worker) {
       body(task * rows, std::min(height, task * rows + rows), worker);
     });
   }

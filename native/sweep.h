@@ -114,7 +114,7 @@ struct Branch {
 // worker) says where output row y and those after it go; done(y, rows, worker) follows when all
 // branches have made them. `room` may hold parts already and is allocated here.
 template <class Place, class Done>
-void sweep(Pass& pass, Kind kind, const std::vector<Branch>& branches, Room& room,
+void sweep(Pass& pass, const std::vector<Branch>& branches, Room& room,
            const Place& place, const Done& done) {
   const Conv& like = *branches[0].conv;
   const int width = branches[0].source.width(), height = branches[0].source.height();
@@ -130,7 +130,8 @@ void sweep(Pass& pass, Kind kind, const std::vector<Branch>& branches, Room& roo
                      room.add(branch.conv->scratch(width))});
   }
   room.allocate(pass);
-  pass.bands(kind, macs, height_out, [&](int first, int last, int worker) {
+  const Layer layer{like.binary ? "binary 3x3" : "float 3x3", like.in, height, width};
+  pass.bands(layer, macs, height_out, [&](int first, int last, int worker) {
     std::vector<SourceRows> sources;
     std::vector<std::unique_ptr<ConvRows>> convs;
     for (std::size_t i = 0; i < branches.size(); ++i) {

@@ -43,7 +43,7 @@ class Stem {
         room.add(sizeof(float) * 2 * static_cast<std::size_t>(padded(channels_)));
     room.allocate(pass);
     const double macs = static_cast<double>(height) * width * kTaps * kInputs * channels_;
-    pass.bands(Kind::kStem, macs, height, [&](int first, int last, int worker) {
+    pass.bands({"stem", kInputs, height, width}, macs, height, [&](int first, int last, int worker) {
       float* ring = room.floats(worker, rows);
       std::memset(ring, 0, sizeof(float) * 4 * row_size);
       const auto interleave = [&](int y) {
@@ -109,7 +109,7 @@ class Tail {
     const std::size_t products = room.add(sizeof(float) * 4 * row_size);
     room.allocate(pass);
     const double macs = static_cast<double>(height) * width * kTaps * kOutputs * channels_;
-    pass.bands(Kind::kTail, macs, height, [&](int first, int last, int worker) {
+    pass.bands({"tail", channels_, height, width}, macs, height, [&](int first, int last, int worker) {
       float* ring = room.floats(worker, products);
       std::memset(ring, 0, sizeof(float) * 4 * row_size);
       const auto product = [&](int y) {

@@ -49,6 +49,21 @@ def test_pictures_and_scores_need_no_torch_and_no_pil() -> None:
     assert run_python(code) == "[]\n"
 
 
+def test_upscaling_from_the_command_line_loads_no_torch_and_no_pil(tmp_path: Path) -> None:
+    demo = Path(__file__).parents[1] / "examples" / "demo.png"
+    code = (
+        "import sys; from pathlib import Path\n"
+        "import numpy as np; from bidiffsr import Image, read_image, write_image\n"
+        f"small, large = Path({str(tmp_path)!r}) / 'small.png', Path({str(tmp_path)!r}) / 'x4.png'\n"
+        f"write_image(small, Image(read_image({str(demo)!r}).pixels[:24, :32]))\n"
+        "from bidiffsr.cli import main\n"
+        "assert main(['upscale', str(small), '-o', str(large)]) == 0\n"
+        "print(read_image(large).pixels.shape)\n"
+        "print(sorted({'torch', 'torchvision', 'PIL', 'safetensors'} & set(sys.modules)))\n"
+    )
+    assert run_python(code).splitlines()[-2:] == ["(96, 128, 3)", "[]"]
+
+
 def test_there_are_few_names_and_all_are_there() -> None:
     assert len(bidiffsr.__all__) <= 15
     assert bidiffsr.__all__ == sorted(bidiffsr.__all__)

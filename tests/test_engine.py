@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bidiffsr.engine import Engine, chosen_kernel, kernels
+from bidiffsr.engine import Engine, binary_conv_rate, ceilings, chosen_kernel, kernels
 from bidiffsr.errors import ConfigError
+from bidiffsr.nn import build_network
+from bidiffsr.nn.counting import count
 from bidiffsr.upscale import find_model
 from engine_cases import (
     KERNELS,
@@ -282,4 +284,24 @@ def test_the_profile_is_of_the_same_run(engine: Engine) -> None:
     assert all(milliseconds >= 0 and macs >= 0 for milliseconds, macs in costs.values())
     assert sum(milliseconds for milliseconds, _ in costs.values()) > 0
     stem = 6 * CONFIG.channels * 9 * 8 * 8
-    assert costs["stem"][1] == stem
+    assert costs["stem, 6 channels at 8x8"][1] == stem
+
+
+def test_the_profile_tells_sizes_apart_and_counts_every_operation(engine: Engine) -> None:
+    costs = engine.profile(*random_inputs(CONFIG, (16, 8)))
+    shapes = {name for name in costs if name.startswith("binary 3x3")}
+    assert f"binary 3x3, {CONFIG.channels} channels at 8x16" in shapes
+    network = build_network(CONFIG)
+    layers = count(network, 16, 8)
+    binary = sum(layer.binary_macs for layer in layers)
+    counted = sum(macs for name, (_, macs) in costs.items() if name.startswith("binary"))
+    assert counted == binary
+
+
+def test_rates_are_measured() -> None:
+    found = ceilings(1)
+    assert {"popcount_tmacs", "fma_gmacs", "copy_gbs"} <= set(found)
+    assert all(value > 0 for value in found.values())
+    assert binary_conv_rate(32, 16, 1) > 0
+    with pytest.raises(ConfigError, match="multiple of 8"):
+        binary_conv_rate(12, 16)

@@ -12,6 +12,7 @@
 
 #include "convs.h"
 #include "engine.h"
+#include "measure.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -81,8 +82,8 @@ std::unique_ptr<Engine> make_engine(const nb::dict& config, const nb::dict& tens
 
 nb::dict profile_of(const Profile& profile) {
   nb::dict result;
-  for (std::size_t kind = 0; kind < profile.size(); ++kind)
-    result[kKindNames[kind]] = nb::make_tuple(1e3 * profile[kind].seconds, profile[kind].macs);
+  for (const auto& [layer, cost] : profile)
+    result[layer.c_str()] = nb::make_tuple(1e3 * cost.seconds, cost.macs);
   return result;
 }
 
@@ -150,6 +151,11 @@ nb::dict ceilings(const std::string& kernel, int threads) {
   return result;
 }
 
+double binary_conv_rate(const std::string& kernel, int threads, int channels, int width) {
+  const nb::gil_scoped_release released;
+  return measure_binary_conv(kernel, threads, channels, width);
+}
+
 nb::list list_kernels() {
   nb::list result;
   for (const KernelInfo& info : kernels()) {
@@ -180,5 +186,6 @@ NB_MODULE(_native, m) {
   m.def("binary_accumulators", &binary_accumulators, "x"_a, "tensors"_a, "out"_a, "kernel_size"_a,
         "stride"_a, "kernel"_a);
   m.def("ceilings", &ceilings, "kernel"_a, "threads"_a);
+  m.def("binary_conv_rate", &binary_conv_rate, "kernel"_a, "threads"_a, "channels"_a, "width"_a);
   m.def("kernels", &list_kernels);
 }

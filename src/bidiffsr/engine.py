@@ -67,6 +67,17 @@ def ceilings(threads: int = 0) -> dict[str, float]:
     return _native.ceilings(chosen_kernel(), threads)
 
 
+def binary_conv_rate(channels: int, width: int, threads: int = 0) -> float:
+    """Multiply-accumulates per second of the binarized 3×3 convolution by itself.
+
+    From rows of bits to float32 results with α, RPReLU and the shortcut, on one row of ``width``
+    pixels for each thread, which stays in cache; ``channels``, a multiple of 8, in and out.
+    """
+    if channels <= 0 or channels % 8 or width <= 0:
+        raise ConfigError(f"channels {channels}, width {width}: expected a multiple of 8, and > 0")
+    return _native.binary_conv_rate(chosen_kernel(), threads, channels, width)
+
+
 class Engine:
     """A packed BI-DiffSR network on the CPU, without PyTorch; safe to call from many threads.
 
@@ -133,7 +144,7 @@ class Engine:
     def profile(
         self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
     ) -> dict[str, tuple[float, float]]:
-        """As ``predict``, but returns (milliseconds, multiply-accumulates) by kind of layer."""
+        """As ``predict``, but returns (milliseconds, multiply-accumulates) by kind and size of layer."""
         return self._run(x_t, cond, t)[1]
 
     def memory(self, height: int, width: int) -> int:
