@@ -17,8 +17,8 @@ Layer layer_of(const Tensor& x) { return {"attention", x.channels, x.height, x.w
 
 }  // namespace
 
-// Queries, keys and values of all positions: queries in rows; keys as panels of 16 positions over the
-// channels; values, for each block of keys, as panels of 16 channels over the positions
+// Queries, keys and values of all positions: queries in rows; keys as panels of 16 positions over
+// the channels; values, for each block of keys, as panels of 16 channels over the positions
 // (kernels/kernel.h, Gemm).
 struct Projections {
   Projections(Pass& pass, int positions, int channels)
@@ -86,7 +86,7 @@ void Attention::operator()(Pass& pass, Features& features) const {
   const std::size_t sums = room.add(sizeof(float) * 2 * static_cast<std::size_t>(x.stride));
   room.allocate(pass);
   pass.run(layer_of(x), 0, x.height, [&](int y, int worker) {
-    features.sums.add(pass.kernel, x, y, room.floats(worker, sums));
+    features.sums.add(pass.kernel, x, y, x.row(y), room.floats(worker, sums));
   });
 }
 

@@ -16,13 +16,19 @@ std::vector<float> copy(const float* values, int count) { return {values, values
 
 double silu(double x) { return x / (1 + std::exp(-x)); }
 
-FeaturesPtr make(Pass& pass, int height, int width, int channels, int groups) {
-  return std::make_shared<Features>(pass, height, width, channels, groups);
+FeaturesPtr make(Pass& pass, int height, int width, int channels, int groups,
+                 bool rounded = false) {
+  return std::make_shared<Features>(pass, height, width, channels, groups, rounded);
 }
 
 // Where rows of a tensor go when nothing else happens to them.
 RowsOut rows_of(const Tensor& tensor, int y, const float* bias) {
-  return {tensor.row(y), tensor.row_stride(), tensor.stride, bias, nullptr, false};
+  RowsOut out{nullptr, tensor.row_stride(), tensor.stride, bias, nullptr, false};
+  if (tensor.rounded())
+    out.rounded_output = tensor.rounded_row(y);
+  else
+    out.output = tensor.row(y);
+  return out;
 }
 
 // What follows when rows of features are whole: sums for a normalization, a copy for a skip.
@@ -50,9 +56,11 @@ class Finish {
   }
   // Rows that came about in any other way.
   void whole(int y, int rows, int worker) const {
-    for (int i = y; i < y + rows; ++i)
-      features_.sums.add(pass_.kernel, features_.x, i, room_.floats(worker, sums_));
+    for (int i = y; i < y + rows; ++i) sums(i, features_.x.row(i), worker);
     round(y, rows);
+  }
+  void sums(int y, const float* row, int worker) const {
+    features_.sums.add(pass_.kernel, features_.x, y, row, room_.floats(worker, sums_));
   }
 
  private:
@@ -80,7 +88,10 @@ void convolve(Pass& pass, const Conv& conv, const Source& source, Features& feat
       pass, {{&conv, source}}, room,
       [&](std::size_t, int y, int worker) {
         RowsOut out = finish.begin(conv, y, worker, bias);
-        out.residual = residual ? residual->row(y) : nullptr;
+        if (residual && residual->rounded())
+          out.rounded_residual = residual->rounded_row(y);
+        else if (residual)
+          out.residual = residual->row(y);
         return out;
       },
       [&](int y, int rows, int worker) { finish.end(conv, y, rows, worker); });
@@ -170,9 +181,10 @@ ResidualBlock::ResidualBlock(const Loading& from, const std::string& name, int c
 }
 
 FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vector<float>& time,
-                                      Skip* skip) const {
+                                      Skip* skip, bool before_signs) const {
   const int height = x->x.height, width = x->x.width, groups = x->sums.groups();
-  const FeaturesPtr h = make(pass, height, width, channels_, groups);
+  const bool rounded = x->x.rounded(), stays = rounded && !before_signs && !attention_;
+  const FeaturesPtr h = make(pass, height, width, channels_, groups, rounded);
   const GroupNorm::Affine first = norm1_.fold(*x);
   const std::vector<float> shift = time_(time);
   Aligned<float> bias(conv1_->bias(pass.group), conv1_->bias(pass.group) + padded(channels_));
@@ -180,7 +192,9 @@ FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vect
   convolve(pass, *conv1_, {&x->x, 0, first.scale.data(), first.shift.data()}, *h, nullptr,
            bias.data(), nullptr);
 
-  const FeaturesPtr result = x.use_count() == 1 ? x : make(pass, height, width, channels_, groups);
+  const FeaturesPtr result = x.use_count() == 1 && stays == rounded
+                                 ? x
+                                 : make(pass, height, width, channels_, groups, stays);
   const GroupNorm::Affine second = norm2_.fold(*h);
   convolve(pass, *conv2_, {&h->x, 0, second.scale.data(), second.shift.data()}, *result,
            attention_ ? nullptr : skip, conv2_->bias(pass.group), &x->x);
@@ -332,24 +346,44 @@ void Fuse::merge(const Loading& from, const std::string& name) {
 
 FeaturesPtr Fuse::operator()(Pass& pass, FeaturesPtr x, const Skip& skip) const {
   // Each row is gathered before it is overwritten.
-  const FeaturesPtr result =
-      x.use_count() == 1 ? x : make(pass, x->x.height, x->x.width, channels_, groups_);
+  const bool rounded = merged_.bfloat16();
+  const FeaturesPtr result = x.use_count() == 1 && x->x.rounded() == rounded
+                                 ? x
+                                 : make(pass, x->x.height, x->x.width, channels_, groups_, rounded);
   if (conv1_)
     binary(pass, *x, skip, *result);
+  else if (kind_ == Fusion::kAdd)
+    add(pass, *x, skip, *result);
   else
     plain(pass, *x, skip, *result);
   return result;
 }
 
+void Fuse::add(Pass& pass, const Features& x, const Skip& skip, Features& result) const {
+  Room room;
+  const Finish finish(pass, result, room, nullptr);
+  room.allocate(pass);
+  const Layer layer{"fusion", 2 * channels_, x.x.height, x.x.width};
+  pass.bands(layer, 0, x.x.height, [&](int first, int last, int worker) {
+    for (int y = first; y < last; ++y) {
+      const float *a = x.x.row(y), *b = skip.features->x.row(y);
+      float* to = result.x.row(y);
+      for (std::ptrdiff_t i = 0; i < x.x.row_stride(); ++i) to[i] = a[i] + b[i];
+      finish.whole(y, 1, worker);
+    }
+  });
+}
+
 void Fuse::plain(Pass& pass, const Features& x, const Skip& skip, Features& result) const {
   const int width = x.x.width, c = channels_, stride = x.x.stride;
   const bool rounded = merged_.bfloat16();
+  const std::size_t element = rounded ? sizeof(std::uint16_t) : sizeof(float);
+  const auto size = static_cast<std::size_t>(x.x.row_stride());
   Room room;
   const Finish finish(pass, result, room, nullptr);
-  const std::size_t element = rounded ? sizeof(std::uint16_t) : sizeof(float);
   const std::size_t both = room.add(element * static_cast<std::size_t>(width * 2 * c));
-  const std::size_t half =
-      room.add(sizeof(std::uint16_t) * static_cast<std::size_t>(width * stride));
+  const std::size_t own = room.add(element * size);
+  const std::size_t products = room.add(rounded ? sizeof(float) * size : 0);
   room.allocate(pass);
   const auto append = [&](std::byte* to, const void* row) {
     const auto* from = static_cast<const std::byte*>(row);
@@ -357,29 +391,31 @@ void Fuse::plain(Pass& pass, const Features& x, const Skip& skip, Features& resu
     for (int pixel = 0; pixel < width; ++pixel, to += 2 * bytes)
       std::memcpy(to, from + element * static_cast<std::size_t>(pixel * stride), bytes);
   };
+  // A row of the features in the type of the products.
+  const auto row_of = [&](int y, int worker) -> const void* {
+    if (x.x.rounded()) return x.x.rounded_row(y);
+    if (!rounded) return x.x.row(y);
+    auto* to = reinterpret_cast<std::uint16_t*>(room.of(worker, own));
+    pass.kernel.round_bf16(x.x.row(y), to, size);
+    return to;
+  };
   const double macs = static_cast<double>(x.x.height) * width * 2 * c * c;
-  pass.bands({"float 1x1", 2 * c, x.x.height, width}, macs, x.x.height, [&](int first, int last, int worker) {
+  const Layer layer{"float 1x1", 2 * c, x.x.height, width};
+  pass.bands(layer, macs, x.x.height, [&](int first, int last, int worker) {
     for (int y = first; y < last; ++y) {
-      float* to = result.x.row(y);
-      const auto size = static_cast<std::size_t>(x.x.row_stride());
-      if (kind_ == Fusion::kAdd) {
-        const float *a = x.x.row(y), *b = skip.features->x.row(y);
-        for (std::size_t i = 0; i < size; ++i) to[i] = a[i] + b[i];
+      std::byte* rows = room.of(worker, both);
+      append(rows, row_of(y, worker));
+      append(rows + element * static_cast<std::size_t>(c),
+             rounded ? static_cast<const void*>(skip.rounded.get() + y * x.x.row_stride())
+                     : skip.features->x.row(y));
+      float* to = rounded ? room.floats(worker, products) : result.x.row(y);
+      multiply(pass.kernel, merged_, rows, 2 * c, width, to, stride, bias_.data(), false);
+      if (rounded) {
+        finish.sums(y, to, worker);
+        pass.kernel.round_bf16(to, result.x.rounded_row(y), size);
       } else {
-        std::byte* rows = room.of(worker, both);
-        std::byte* second = rows + element * static_cast<std::size_t>(c);
-        if (rounded) {
-          auto* own = reinterpret_cast<std::uint16_t*>(room.of(worker, half));
-          pass.kernel.round_bf16(x.x.row(y), own, size);
-          append(rows, own);
-          append(second, skip.rounded.get() + y * x.x.row_stride());
-        } else {
-          append(rows, x.x.row(y));
-          append(second, skip.features->x.row(y));
-        }
-        multiply(pass.kernel, merged_, rows, 2 * c, width, to, stride, bias_.data(), false);
+        finish.whole(y, 1, worker);
       }
-      finish.whole(y, 1, worker);
     }
   });
 }
@@ -401,32 +437,34 @@ void Fuse::binary(Pass& pass, const Features& x, const Skip& skip, Features& res
                                   room.add(conv1_->scratch(width))};
   room.allocate(pass);
   const double macs = count * conv1_->macs(a.height * width);
-  pass.bands({"binary 1x1", inputs, a.height, width}, macs, a.height, [&](int first, int last, int worker) {
-    float* rows[2] = {room.floats(worker, gathered[0]), room.floats(worker, gathered[1])};
-    std::unique_ptr<ConvRows> running[2];
-    for (int i = 0; i < count; ++i)
-      running[i] = convs[i]->open(pass, width, a.height, stride, room.of(worker, scratch[i]));
-    for (int y = first; y < last; ++y) {
-      if (shuffle) {  // f1 = [x odd, skip even], f2 = [x even, skip odd]
-        pass.kernel.split_row(a.row(y), a.stride, width, c / 2, rows[1], rows[0], stride);
-        pass.kernel.split_row(b.row(y), b.stride, width, c / 2, rows[0] + c / 2, rows[1] + c / 2,
-                              stride);
-      } else {
-        for (int pixel = 0; pixel < width; ++pixel) {
-          std::copy_n(a.row(y) + pixel * a.stride, c, rows[0] + pixel * stride);
-          std::copy_n(b.row(y) + pixel * b.stride, c,
-                      concat ? rows[0] + pixel * stride + c : rows[1] + pixel * stride);
+  pass.bands(
+      {"binary 1x1", inputs, a.height, width}, macs, a.height,
+      [&](int first, int last, int worker) {
+        float* rows[2] = {room.floats(worker, gathered[0]), room.floats(worker, gathered[1])};
+        std::unique_ptr<ConvRows> running[2];
+        for (int i = 0; i < count; ++i)
+          running[i] = convs[i]->open(pass, width, a.height, stride, room.of(worker, scratch[i]));
+        for (int y = first; y < last; ++y) {
+          if (shuffle) {  // f1 = [x odd, skip even], f2 = [x even, skip odd]
+            pass.kernel.split_row(a.row(y), a.stride, width, c / 2, rows[1], rows[0], stride);
+            pass.kernel.split_row(b.row(y), b.stride, width, c / 2, rows[0] + c / 2,
+                                  rows[1] + c / 2, stride);
+          } else {
+            for (int pixel = 0; pixel < width; ++pixel) {
+              std::copy_n(a.row(y) + pixel * a.stride, c, rows[0] + pixel * stride);
+              std::copy_n(b.row(y) + pixel * b.stride, c,
+                          concat ? rows[0] + pixel * stride + c : rows[1] + pixel * stride);
+            }
+          }
+          for (int i = 0; i < count; ++i) {
+            RowsOut out = rows_of(result.x, y, convs[i]->bias(pass.group));
+            out.accumulate = i == 1;
+            running[i]->push(y, rows[i]);
+            running[i]->emit(y, 1, out);
+          }
+          finish.whole(y, 1, worker);
         }
-      }
-      for (int i = 0; i < count; ++i) {
-        RowsOut out = rows_of(result.x, y, convs[i]->bias(pass.group));
-        out.accumulate = i == 1;
-        running[i]->push(y, rows[i]);
-        running[i]->emit(y, 1, out);
-      }
-      finish.whole(y, 1, worker);
-    }
-  });
+      });
 }
 
 }  // namespace bidiffsr

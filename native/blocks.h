@@ -21,8 +21,8 @@ struct Loading {
 
 // Features with the sums that a following normalization needs.
 struct Features {
-  Features(Pass& pass, int height, int width, int channels, int groups)
-      : x(pass, height, width, channels), sums(height, groups) {}
+  Features(Pass& pass, int height, int width, int channels, int groups, bool rounded = false)
+      : x(pass, height, width, channels, rounded), sums(height, groups) {}
   Tensor x;
   Statistics sums;
 };
@@ -94,9 +94,10 @@ class ResidualBlock {
  public:
   ResidualBlock(const Loading& from, const std::string& name, int channels, bool binary,
                 bool attention);
-  // `time` is SiLU of the embedding. Overwrites the features if nobody else holds them.
-  FeaturesPtr operator()(Pass& pass, FeaturesPtr x, const std::vector<float>& time,
-                         Skip* skip) const;
+  // `time` is SiLU of the embedding. Overwrites the features if nobody else holds them. The result
+  // of bfloat16 features is of that type too, unless signs or attention will read it.
+  FeaturesPtr operator()(Pass& pass, FeaturesPtr x, const std::vector<float>& time, Skip* skip,
+                         bool before_signs = true) const;
 
  private:
   int channels_;
@@ -139,6 +140,7 @@ class Fuse {
  private:
   void merge(const Loading& from, const std::string& name);
   void plain(Pass& pass, const Features& x, const Skip& skip, Features& result) const;
+  void add(Pass& pass, const Features& x, const Skip& skip, Features& result) const;
   void binary(Pass& pass, const Features& x, const Skip& skip, Features& result) const;
 
   int channels_, groups_;

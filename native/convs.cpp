@@ -297,6 +297,7 @@ class PlainConv final : public Conv {
     in = in_, out = out_, kernel = kernel_, stride = stride_, bfloat16 = bfloat16_;
     const float* weight = tensors.floats(name + ".conv.weight", {out, in, kernel, kernel});
     offset = pad_channels(tensors.floats(name + ".conv.bias", {out}), out, 1, 0.0f);
+    rounds = bfloat16 && winograd();
     const int taps = kernel * kernel;
     if (winograd()) {
       for (int i = 0; i < 4; ++i)
@@ -316,7 +317,7 @@ class PlainConv final : public Conv {
   const float* bias(int) const override { return offset.data(); }
 
   // Tiles of a run: the planes of inputs and products of one run stay in the second-level cache.
-  static constexpr int kTiles = 18;
+  static constexpr int kTiles = 64;
   static constexpr int kColumns = 4 * kPanel;
   std::size_t input_bytes(int width) const {
     if (winograd()) return element() * 16 * kTiles * static_cast<std::size_t>(padded(in));
@@ -404,14 +405,17 @@ class PlainRows final : public ConvRows {
         job.rows = rows;
         job.bias = out.bias + column;
         const std::ptrdiff_t at = 2 * first * out.pixel_stride + column;
+        const bool rounded = out.rounded_output || out.rounded_residual;
         job.residual = out.residual ? out.residual + at : nullptr;
-        job.output = out.output + at;
+        job.output = out.output ? out.output + at : nullptr;
+        job.rounded_residual = out.rounded_residual ? out.rounded_residual + at : nullptr;
+        job.rounded_output = out.rounded_output ? out.rounded_output + at : nullptr;
         job.row_stride = out.row_stride;
         job.pixel_stride = out.pixel_stride;
         job.accumulate = out.accumulate;
         job.sums = out.sums ? out.sums + column : nullptr;
         job.squares = out.sums ? out.sums + outputs + column : nullptr;
-        pass_.kernel.winograd_output(job);
+        (rounded ? pass_.kernel.winograd_output_bf16 : pass_.kernel.winograd_output)(job);
       }
     }
   }

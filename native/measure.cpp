@@ -74,8 +74,8 @@ double measure_binary_conv(const std::string& name, int threads, int channels, i
                        const void* data) { tensors.add(key, {type, std::move(shape), data}); };
   add("c.conv.weight.signs", TensorView::Type::kUint8, {c, row_bytes}, signs.data());
   add("c.conv.weight.scale", TensorView::Type::kFloat32, {c}, ones.data());
-  for (const char* key : {"c.shift.bias", "c.activation.bias_in", "c.activation.slope",
-                          "c.activation.bias_out"})
+  for (const char* key :
+       {"c.shift.bias", "c.activation.bias_in", "c.activation.slope", "c.activation.bias_out"})
     add(key, TensorView::Type::kFloat32, {1, c}, ones.data());
   const std::unique_ptr<Conv> conv =
       load_conv(tensors, "c", channels, channels, 3, 1, true, true, false);
@@ -91,8 +91,9 @@ double measure_binary_conv(const std::string& name, int threads, int channels, i
     const std::unique_ptr<ConvRows> rows =
         conv->open(pass, width, 3, static_cast<std::ptrdiff_t>(stride), memory.data());
     for (int y = 0; y < 3; ++y) rows->push(y, input.data());
-    const RowsOut out{output.data(), 0,     static_cast<std::ptrdiff_t>(stride), conv->bias(0),
-                      nullptr,       false, sums.data()};
+    RowsOut out{output.data(), 0,       static_cast<std::ptrdiff_t>(stride),
+                conv->bias(0), nullptr, false};
+    out.sums = sums.data();
     for (int i = 0; i < kRows; ++i) rows->emit(1, 1, out);
     return conv->macs(kRows * width);
   });

@@ -4,8 +4,9 @@
 
 namespace bidiffsr {
 
-void Statistics::add(const Kernel& kernel, const Tensor& tensor, int y, float* room) {
-  kernel.sum_row(tensor.row(y), tensor.width, tensor.stride, room, room + tensor.stride);
+void Statistics::add(const Kernel& kernel, const Tensor& tensor, int y, const float* row,
+                     float* room) {
+  kernel.sum_row(row, tensor.width, tensor.stride, room, room + tensor.stride);
   add(tensor, y, 1, room);
 }
 

@@ -51,9 +51,9 @@ class Pass {
     const auto start = std::chrono::steady_clock::now();
     pool_.run(tasks, task);
     const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-    Cost& cost = profile[std::string(layer.kind) + ", " + std::to_string(layer.channels) +
-                         " channels at " + std::to_string(layer.width) + "x" +
-                         std::to_string(layer.height)];
+    Cost& cost =
+        profile[std::string(layer.kind) + ", " + std::to_string(layer.channels) + " channels at " +
+                std::to_string(layer.width) + "x" + std::to_string(layer.height)];
     cost.seconds += time.count();
     cost.macs += macs;
   }
@@ -62,7 +62,7 @@ class Pass {
   template <class Body>
   void bands(const Layer& layer, double macs, int height, const Body& body) {
     // Several bands a thread even out what else the machine does; each costs two rows of overlap.
-    const int rows = std::max(4, round_up(height / (6 * workers()), 2));
+    const int rows = std::max(4, round_up(height / (2 * workers()), 2));
     const int count = (height + rows - 1) / rows;
     run(layer, macs, count, [&](int task, int worker) {
       body(task * rows, std::min(height, task * rows + rows), worker);
@@ -73,22 +73,27 @@ class Pass {
   ThreadPool& pool_;
 };
 
-// Features of one sample, (height, width, channels) float32; what lies between `channels` and
-// `stride` is undefined.
+// Features of one sample, (height, width, channels), float32 or, where only products in bfloat16
+// will read them, bfloat16; what lies between `channels` and `stride` is undefined.
 struct Tensor {
-  Tensor(Pass& pass, int height, int width, int channels)
-      : height(height),
-        width(width),
-        channels(channels),
-        stride(padded(channels)),
-        block(pass.arena, static_cast<std::size_t>(height) * static_cast<std::size_t>(width) *
-                              static_cast<std::size_t>(padded(channels))) {}
+  Tensor(Pass& pass, int height, int width, int channels, bool rounded)
+      : height(height), width(width), channels(channels), stride(padded(channels)) {
+    const auto size = static_cast<std::size_t>(height) * static_cast<std::size_t>(width) *
+                      static_cast<std::size_t>(stride);
+    if (rounded)
+      halves = Block<std::uint16_t>(pass.arena, size);
+    else
+      floats = Block<float>(pass.arena, size);
+  }
 
   int height, width, channels, stride;
-  Block<float> block;
+  Block<float> floats;
+  Block<std::uint16_t> halves;
 
+  bool rounded() const { return static_cast<bool>(halves); }
   std::ptrdiff_t row_stride() const { return static_cast<std::ptrdiff_t>(width) * stride; }
-  float* row(int y) const { return block.get() + y * row_stride(); }
+  float* row(int y) const { return floats.get() + y * row_stride(); }
+  std::uint16_t* rounded_row(int y) const { return halves.get() + y * row_stride(); }
 };
 
 // Sums over each row and group of channels, from which group norm takes mean and variance. Rows are
@@ -98,8 +103,8 @@ class Statistics {
   Statistics(int height, int groups)
       : groups_(groups),
         sums_(static_cast<std::size_t>(height) * static_cast<std::size_t>(groups)) {}
-  // Takes a row of the tensor; `room` holds 2 · stride floats.
-  void add(const Kernel& kernel, const Tensor& tensor, int y, float* room);
+  // Takes a row of the tensor, before it was rounded; `room` holds 2 · stride floats.
+  void add(const Kernel& kernel, const Tensor& tensor, int y, const float* row, float* room);
   // Takes the sums of `rows` rows from y on, [2][stride].
   void add(const Tensor& tensor, int y, int rows, const float* sums);
   struct Moments {

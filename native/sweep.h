@@ -51,9 +51,14 @@ class SourceRows {
   const float* row(int y) {
     if (y < 0 || y >= source_.height()) return nullptr;
     const Tensor& x = *source_.features;
+    float* to = slots_[y & 3];
+    if (x.rounded()) {  // then it is normalized
+      kernel_.normalize_row_bf16(x.rounded_row(y), to, x.width, x.stride, source_.scale,
+                                 source_.shift, true);
+      return to;
+    }
     const float* from = x.row(source_.enlarged ? y / 2 : y) + source_.first_channel;
     if (!copied_) return from;
-    float* to = slots_[y & 3];
     if (source_.scale)
       kernel_.normalize_row(from, to, x.width, x.stride, source_.scale, source_.shift, true);
     else
@@ -114,8 +119,8 @@ struct Branch {
 // worker) says where output row y and those after it go; done(y, rows, worker) follows when all
 // branches have made them. `room` may hold parts already and is allocated here.
 template <class Place, class Done>
-void sweep(Pass& pass, const std::vector<Branch>& branches, Room& room,
-           const Place& place, const Done& done) {
+void sweep(Pass& pass, const std::vector<Branch>& branches, Room& room, const Place& place,
+           const Done& done) {
   const Conv& like = *branches[0].conv;
   const int width = branches[0].source.width(), height = branches[0].source.height();
   const int height_out = height / like.stride, halo = like.kernel / 2;

@@ -26,9 +26,11 @@ class Stem {
         bias_(static_cast<std::size_t>(padded(channels_)), 0.0f) {
     const float* weight = from.tensors.floats("stem.weight", {channels_, kInputs, 3, 3});
     std::copy_n(from.tensors.floats("stem.bias", {channels_}), channels_, bias_.begin());
-    panels_ = Panels(channels_, kTaps * kInputs, false, [&](int o, int i) {
-      return weight[(o * kInputs + i % kInputs) * kTaps + i / kInputs];
-    });
+    // A row of taps over all inputs is contiguous in a row of pixels.
+    for (int row = 0; row < 3; ++row)
+      rows_[row] = Panels(channels_, 3 * kInputs, false, [&](int o, int i) {
+        return weight[(o * kInputs + i % kInputs) * kTaps + row * 3 + i / kInputs];
+      });
   }
 
   FeaturesPtr operator()(Pass& pass, const float* x_t, const float* cond, int height, int width,
@@ -37,52 +39,51 @@ class Stem {
     Room room;
     const std::size_t row_size = static_cast<std::size_t>((width + 2) * kInputs);
     const std::size_t rows = room.add(sizeof(float) * 4 * row_size);
-    const std::size_t taps =
-        room.add(sizeof(float) * static_cast<std::size_t>(width * kTaps * kInputs));
     const std::size_t sums =
         room.add(sizeof(float) * 2 * static_cast<std::size_t>(padded(channels_)));
     room.allocate(pass);
     const double macs = static_cast<double>(height) * width * kTaps * kInputs * channels_;
-    pass.bands({"stem", kInputs, height, width}, macs, height, [&](int first, int last, int worker) {
-      float* ring = room.floats(worker, rows);
-      std::memset(ring, 0, sizeof(float) * 4 * row_size);
-      const auto interleave = [&](int y) {
-        float* to = ring + static_cast<std::size_t>(y & 3) * row_size + kInputs;
-        if (y < 0 || y >= height) {
-          std::memset(to, 0, sizeof(float) * static_cast<std::size_t>(width * kInputs));
-          return;
-        }
-        const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(height) * width;
-        const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(y) * width;
-        for (int x = 0; x < width; ++x)
-          for (int c = 0; c < 3; ++c) {
-            to[x * kInputs + c] = cond[c * plane + at + x];
-            to[x * kInputs + 3 + c] = x_t[c * plane + at + x];
-          }
-      };
-      interleave(first - 1);
-      interleave(first);
-      for (int y = first; y < last; ++y) {
-        interleave(y + 1);
-        float* gathered = room.floats(worker, taps);
-        for (int x = 0; x < width; ++x)
-          for (int row = 0; row < 3; ++row)
-            std::copy_n(ring + static_cast<std::size_t>((y + row - 1) & 3) * row_size + x * kInputs,
-                        3 * kInputs, gathered + (x * 3 + row) * 3 * kInputs);
-        multiply(pass.kernel, panels_, gathered, kTaps * kInputs, width, result->x.row(y),
-                 result->x.stride, bias_.data(), false);
-        result->sums.add(pass.kernel, result->x, y, room.floats(worker, sums));
-        if (skip.rounded)
-          pass.kernel.round_bf16(result->x.row(y), skip.rounded.get() + y * result->x.row_stride(),
-                                 static_cast<std::size_t>(result->x.row_stride()));
-      }
-    });
+    pass.bands({"stem", kInputs, height, width}, macs, height,
+               [&](int first, int last, int worker) {
+                 float* ring = room.floats(worker, rows);
+                 std::memset(ring, 0, sizeof(float) * 4 * row_size);
+                 const auto interleave = [&](int y) {
+                   float* to = ring + static_cast<std::size_t>(y & 3) * row_size + kInputs;
+                   if (y < 0 || y >= height) {
+                     std::memset(to, 0, sizeof(float) * static_cast<std::size_t>(width * kInputs));
+                     return;
+                   }
+                   const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(height) * width;
+                   const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(y) * width;
+                   for (int x = 0; x < width; ++x)
+                     for (int c = 0; c < 3; ++c) {
+                       to[x * kInputs + c] = cond[c * plane + at + x];
+                       to[x * kInputs + 3 + c] = x_t[c * plane + at + x];
+                     }
+                 };
+                 interleave(first - 1);
+                 interleave(first);
+                 for (int y = first; y < last; ++y) {
+                   interleave(y + 1);
+                   for (int row = 0; row < 3; ++row)
+                     multiply(pass.kernel, rows_[row],
+                              ring + static_cast<std::size_t>((y + row - 1) & 3) * row_size,
+                              kInputs, width, result->x.row(y), result->x.stride,
+                              row == 0 ? bias_.data() : nullptr, row > 0);
+                   result->sums.add(pass.kernel, result->x, y, result->x.row(y),
+                                    room.floats(worker, sums));
+                   if (skip.rounded)
+                     pass.kernel.round_bf16(result->x.row(y),
+                                            skip.rounded.get() + y * result->x.row_stride(),
+                                            static_cast<std::size_t>(result->x.row_stride()));
+                 }
+               });
     return result;
   }
 
  private:
   int channels_, groups_;
-  Panels panels_;
+  Panels rows_[3];
   Aligned<float> bias_;
 };
 
@@ -109,38 +110,43 @@ class Tail {
     const std::size_t products = room.add(sizeof(float) * 4 * row_size);
     room.allocate(pass);
     const double macs = static_cast<double>(height) * width * kTaps * kOutputs * channels_;
-    pass.bands({"tail", channels_, height, width}, macs, height, [&](int first, int last, int worker) {
-      float* ring = room.floats(worker, products);
-      std::memset(ring, 0, sizeof(float) * 4 * row_size);
-      const auto product = [&](int y) {
-        float* to = ring + static_cast<std::size_t>(y & 3) * row_size + panels_.n();
-        if (y < 0 || y >= height) {
-          std::memset(to, 0, sizeof(float) * static_cast<std::size_t>(width * panels_.n()));
-          return;
-        }
-        float* row = room.floats(worker, normal);
-        pass.kernel.normalize_row(x.row(y), row, width, x.stride, norm.scale.data(),
-                                  norm.shift.data(), true);
-        multiply(pass.kernel, panels_, row, x.stride, width, to, panels_.n(), nullptr, false);
-      };
-      product(first - 1);
-      product(first);
-      for (int y = first; y < last; ++y) {
-        product(y + 1);
-        const float* rows[3];
-        for (int row = 0; row < 3; ++row)
-          rows[row] = ring + static_cast<std::size_t>((y + row - 1) & 3) * row_size;
-        for (int c = 0; c < kOutputs; ++c) {
-          float* to = output + (static_cast<std::ptrdiff_t>(c) * height + y) * width;
-          for (int pixel = 0; pixel < width; ++pixel) {
-            float sum = bias_[c];
-            for (int tap = 0; tap < kTaps; ++tap)
-              sum += rows[tap / 3][(pixel + tap % 3) * panels_.n() + tap * kOutputs + c];
-            to[pixel] = sum;
+    pass.bands(
+        {"tail", channels_, height, width}, macs, height, [&](int first, int last, int worker) {
+          float* ring = room.floats(worker, products);
+          std::memset(ring, 0, sizeof(float) * 4 * row_size);
+          const auto product = [&](int y) {
+            float* to = ring + static_cast<std::size_t>(y & 3) * row_size + panels_.n();
+            if (y < 0 || y >= height) {
+              std::memset(to, 0, sizeof(float) * static_cast<std::size_t>(width * panels_.n()));
+              return;
+            }
+            float* row = room.floats(worker, normal);
+            const float *scale = norm.scale.data(), *shift = norm.shift.data();
+            if (x.rounded())
+              pass.kernel.normalize_row_bf16(x.rounded_row(y), row, width, x.stride, scale, shift,
+                                             true);
+            else
+              pass.kernel.normalize_row(x.row(y), row, width, x.stride, scale, shift, true);
+            multiply(pass.kernel, panels_, row, x.stride, width, to, panels_.n(), nullptr, false);
+          };
+          product(first - 1);
+          product(first);
+          for (int y = first; y < last; ++y) {
+            product(y + 1);
+            const float* rows[3];
+            for (int row = 0; row < 3; ++row)
+              rows[row] = ring + static_cast<std::size_t>((y + row - 1) & 3) * row_size;
+            for (int c = 0; c < kOutputs; ++c) {
+              float* to = output + (static_cast<std::ptrdiff_t>(c) * height + y) * width;
+              for (int pixel = 0; pixel < width; ++pixel) {
+                float sum = bias_[c];
+                for (int tap = 0; tap < kTaps; ++tap)
+                  sum += rows[tap / 3][(pixel + tap % 3) * panels_.n() + tap * kOutputs + c];
+                to[pixel] = sum;
+              }
+            }
           }
-        }
-      }
-    });
+        });
   }
 
  private:
@@ -253,7 +259,8 @@ void UNet::forward(Pass& pass, const float* x_t, const float* cond, std::int64_t
     for (std::size_t i = 0; i < here.blocks.size(); ++i) {
       x = here.fusions[i](pass, std::move(x), skips.back());
       skips.pop_back();
-      x = here.blocks[i](pass, std::move(x), time, nullptr);
+      const bool before_signs = here.resample && i + 1 == here.blocks.size();
+      x = here.blocks[i](pass, std::move(x), time, nullptr, before_signs);
     }
     if (here.resample) x = (*here.resample)(pass, x);
   }

@@ -54,7 +54,7 @@ def test_upscaling_from_the_command_line_loads_no_torch_and_no_pil(tmp_path: Pat
     code = (
         "import sys; from pathlib import Path\n"
         "import numpy as np; from bidiffsr import Image, read_image, write_image\n"
-        f"small, large = Path({str(tmp_path)!r}) / 'small.png', Path({str(tmp_path)!r}) / 'x4.png'\n"
+        f"folder = Path({str(tmp_path)!r}); small, large = folder / 'a.png', folder / 'a_x4.png'\n"
         f"write_image(small, Image(read_image({str(demo)!r}).pixels[:24, :32]))\n"
         "from bidiffsr.cli import main\n"
         "assert main(['upscale', str(small), '-o', str(large)]) == 0\n"

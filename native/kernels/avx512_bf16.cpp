@@ -5,6 +5,16 @@
 namespace bidiffsr {
 namespace {
 #include "kernels/avx512.h"
+
+// Before the generic code, whose templates look it up.
+inline Isa::Float load(const std::uint16_t* x) {
+  using Half = std::uint16_t __attribute__((vector_size(32)));
+  using Wide = std::uint32_t __attribute__((vector_size(64)));
+  Half half;
+  __builtin_memcpy(&half, x, sizeof half);
+  return (Isa::Float)(__builtin_convertvector(half, Wide) << 16);
+}
+
 #include "kernels/generic.h"
 
 struct DotBf16 {
@@ -40,6 +50,22 @@ void winograd_input_bf16(const WinogradInput& job) {
   winograd_input<RoundBf16<2>, RoundBf16<1>>(job);
 }
 
+// bfloat16 to and fro, except for results that signs will read.
+struct RoundedResults {
+  const WinogradOutput& job;
+  inline Float add(std::ptrdiff_t at, Float value) const {
+    return job.rounded_residual ? value + load(job.rounded_residual + at) : value;
+  }
+  inline void put(std::ptrdiff_t at, Float value) const {
+    if (job.rounded_output)
+      RoundBf16<1>::put(job.rounded_output + at, &value);
+    else
+      store(job.output + at, value);
+  }
+};
+
+void winograd_output_bf16(const WinogradOutput& job) { winograd_results<RoundedResults>(job); }
+
 void round_bf16(const float* x, std::uint16_t* output, std::size_t count) {
   for (; count >= 32; count -= 32, x += 32, output += 32) {
     const Float pair[2] = {load(x), load(x + 16)};
@@ -60,6 +86,8 @@ constexpr Kernel make_bf16_kernel(const char* name) {
   kernel.bfloat16 = true;
   kernel.gemm_bf16 = gemm_bf16;
   kernel.winograd_input_bf16 = winograd_input_bf16;
+  kernel.winograd_output_bf16 = winograd_output_bf16;
+  kernel.normalize_row_bf16 = normalize_row<std::uint16_t>;
   kernel.round_bf16 = round_bf16;
   kernel.peak_bf16 = peak_bf16;
   return kernel;

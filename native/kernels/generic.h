@@ -302,8 +302,8 @@ void sign_row(const float* x, std::ptrdiff_t stride, int width, int channels,
 
 // ---- normalization -----------------------------------------------------------------------------
 
-template <bool Silu>
-inline void normalize(const float* x, float* output, int width, int channels, const float* scale,
+template <bool Silu, class Element>
+inline void normalize(const Element* x, float* output, int width, int channels, const float* scale,
                       const float* shift) {
   for (int pixel = 0; pixel < width; ++pixel, x += channels, output += channels)
     for (int c = 0; c < channels; c += kLanes) {
@@ -313,7 +313,8 @@ inline void normalize(const float* x, float* output, int width, int channels, co
     }
 }
 
-void normalize_row(const float* x, float* output, int width, int channels, const float* scale,
+template <class Element>
+void normalize_row(const Element* x, float* output, int width, int channels, const float* scale,
                    const float* shift, bool silu) {
   if (silu)
     normalize<true>(x, output, width, channels, scale, shift);
@@ -487,10 +488,22 @@ inline void winograd_input(const WinogradInput& job) {
 
 void winograd_input_f32(const WinogradInput& job) { winograd_input<KeepF32, KeepF32>(job); }
 
+// Where results of a Winograd convolution go and what is added to them.
+struct PlainResults {
+  const WinogradOutput& job;
+  inline Float add(std::ptrdiff_t at, Float value) const {
+    if (job.residual) value = value + load(job.residual + at);
+    if (job.accumulate) value = value + load(job.output + at);
+    return value;
+  }
+  inline void put(std::ptrdiff_t at, Float value) const { store(job.output + at, value); }
+};
+
 // Panels of channels from `first` on. Sums stay in registers, so their number is fixed.
-template <int Panels>
+template <int Panels, class Results>
 inline void winograd_panels(const WinogradOutput& job, int first) {
   constexpr int kWide = Panels * kVectors;
+  const Results results{job};
   Float sum[kWide] = {}, square[kWide] = {};
   const float* m = job.products + first;
   for (int tile = 0; tile < job.tiles; ++tile, m += job.columns) {
@@ -513,10 +526,8 @@ inline void winograd_panels(const WinogradOutput& job, int first) {
                             half[i][1] - half[i][2] - half[i][3] + bias};
         for (int j = 0; j < 1 + both; ++j) {
           const std::ptrdiff_t to = at + i * job.row_stride + j * job.pixel_stride + v * kLanes;
-          Float value = y[j];
-          if (job.residual) value = value + load(job.residual + to);
-          if (job.accumulate) value = value + load(job.output + to);
-          store(job.output + to, value);
+          const Float value = results.add(to, y[j]);
+          results.put(to, value);
           sum[v] = sum[v] + value;
           square[v] = square[v] + value * value;
         }
@@ -531,13 +542,16 @@ inline void winograd_panels(const WinogradOutput& job, int first) {
   }
 }
 
-void winograd_output(const WinogradOutput& job) {
+template <class Results>
+inline void winograd_results(const WinogradOutput& job) {
   constexpr int kMost = 4;
   int panel = 0;
   for (; panel + kMost <= job.columns / kPanel; panel += kMost)
-    winograd_panels<kMost>(job, panel * kPanel);
-  for (; panel < job.columns / kPanel; ++panel) winograd_panels<1>(job, panel * kPanel);
+    winograd_panels<kMost, Results>(job, panel * kPanel);
+  for (; panel < job.columns / kPanel; ++panel) winograd_panels<1, Results>(job, panel * kPanel);
 }
+
+void winograd_output(const WinogradOutput& job) { winograd_results<PlainResults>(job); }
 
 // ---- the rest ----------------------------------------------------------------------------------
 
@@ -659,7 +673,7 @@ constexpr Kernel make_kernel(const char* name) {
   kernel.name = name;
   kernel.binary_row = binary_row;
   kernel.sign_row = sign_row;
-  kernel.normalize_row = normalize_row;
+  kernel.normalize_row = normalize_row<float>;
   kernel.sum_row = sum_row;
   kernel.gemm_f32 = gemm_f32;
   kernel.winograd_input_f32 = winograd_input_f32;

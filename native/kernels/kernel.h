@@ -100,10 +100,13 @@ struct WinogradOutput {
   const float* bias;      // [columns]
   const float* residual;  // may be null; laid out as the output
   float* output;
+  // In bfloat16: instead of the above, where not null.
+  const std::uint16_t* rounded_residual;
+  std::uint16_t* rounded_output;
   std::ptrdiff_t row_stride;
   std::ptrdiff_t pixel_stride;
-  bool accumulate;
-  float* sums;  // may be null; as in BinaryRow
+  bool accumulate;  // float32 only
+  float* sums;      // may be null; as in BinaryRow
   float* squares;
 };
 
@@ -112,12 +115,14 @@ struct Kernel {
   bool bfloat16;  // whether the functions that end in _bf16 are there
 
   void (*binary_row)(const BinaryRow&);
-  // Bits of x >= threshold; channels a multiple of kPanel, missing thresholds are +infinity.
+  // Bits of x >= threshold; channels a multiple of kPanel, missing thresholds are NaN.
   void (*sign_row)(const float* x, std::ptrdiff_t stride, int width, int channels,
                    const float* threshold, std::uint64_t* bits, int words);
   // scale x + shift per channel, then SiLU where asked; contiguous rows.
   void (*normalize_row)(const float* x, float* output, int width, int channels, const float* scale,
                         const float* shift, bool silu);
+  void (*normalize_row_bf16)(const std::uint16_t* x, float* output, int width, int channels,
+                             const float* scale, const float* shift, bool silu);
   // Sums and sums of squares per channel of a contiguous row.
   void (*sum_row)(const float* x, int width, int channels, float* sum, float* square);
   void (*gemm_f32)(const Gemm&);
@@ -125,6 +130,7 @@ struct Kernel {
   void (*winograd_input_f32)(const WinogradInput&);
   void (*winograd_input_bf16)(const WinogradInput&);
   void (*winograd_output)(const WinogradOutput&);
+  void (*winograd_output_bf16)(const WinogradOutput&);
   void (*round_bf16)(const float* x, std::uint16_t* output, std::size_t count);
   // One block of a streaming softmax: scores become exp(score - maximum), `maximum` and `sum` are
   // brought up to date, `decay` is what earlier results have to be multiplied by.

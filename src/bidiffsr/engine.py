@@ -144,7 +144,7 @@ class Engine:
     def profile(
         self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
     ) -> dict[str, tuple[float, float]]:
-        """As ``predict``, but returns (milliseconds, multiply-accumulates) by kind and size of layer."""
+        """As ``predict``, but returns (milliseconds, multiply-accumulates) by layer and size."""
         return self._run(x_t, cond, t)[1]
 
     def memory(self, height: int, width: int) -> int:

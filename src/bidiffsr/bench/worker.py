@@ -143,9 +143,18 @@ class Host:
         }
 
     def ceilings(self, threads: int, times: int = 5) -> dict[str, float]:
-        """``bidiffsr.engine.ceilings``: what this CPU can do at most, so the best of several."""
+        """``bidiffsr.engine.ceilings``, and the binary convolution alone: the best of several."""
         engine: Any = import_module("bidiffsr.engine")
-        found = [engine.ceilings(threads) for _ in range(times)]
+
+        def rates() -> dict[str, float]:
+            alone = {
+                f"binary 3x3 alone, {channels} channels (TMAC/s)": 1e-12
+                * engine.binary_conv_rate(channels, width, threads)
+                for channels, width in _PUBLISHED_ROWS
+            }
+            return engine.ceilings(threads) | alone
+
+        found = [rates() for _ in range(times)]
         return {name: max(each[name] for each in found) for name in found[0]}
 
     def random_model(self, path: Path, config: Any) -> None:
@@ -159,6 +168,11 @@ class Host:
         if self._predictor is None:
             raise RuntimeError("nothing is loaded")
         return self._predictor
+
+
+# Channels and widths of the published network's binary 3×3 convolutions at 256×256; the first are
+# the halves of CP-Down.
+_PUBLISHED_ROWS = ((32, 256), (64, 256), (128, 128), (256, 64), (512, 32))
 
 
 def _memory_mb(key: str) -> float:
