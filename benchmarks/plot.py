@@ -38,8 +38,8 @@ def plot_steps(rows: Sequence[Row], path: Path) -> None:
         colours = [_COLOURS.get(row.system.split()[0], "tab:gray") for row in shown]
         spread = [row.median_ms - row.fastest_ms for row in shown]
         bars = axis.barh(names, medians, color=colours, xerr=[spread, [0] * len(shown)])
-        axis.bar_label(bars, [f" {median:.3g}" for median in medians])
-        axis.margins(x=0.08)
+        axis.bar_label(bars, [f" {median:.0f}" for median in medians])
+        axis.margins(x=0.12)
         axis.invert_yaxis()
         axis.set_xlabel("ms")
         axis.set_title(f"one step at 3×{size}×{size}, {threads} threads (median; line to fastest)")

@@ -191,6 +191,7 @@ struct Epilogue {
     shortcut = Shortcut ? job.shortcut + first : nullptr;
     residual = Residual ? job.residual + first : nullptr;
     output = job.output + first;
+    next = job.width * job.output_stride;
   }
   inline void operator()(const BinaryRow& job, int column, const Int* sums) {
 #pragma GCC unroll 16
@@ -202,6 +203,7 @@ struct Epilogue {
       if constexpr (Shortcut) y = y + load(shortcut + column * job.shortcut_stride + c);
       if constexpr (Residual) y = y + load(residual + column * job.residual_stride + c);
       float* to = output + column * job.output_stride + c;
+      __builtin_prefetch(to + next, 1);
       if constexpr (Accumulate) y = y + load(to);
       store(to, y);
       moments.sum[v] = moments.sum[v] + y;
@@ -212,6 +214,7 @@ struct Epilogue {
   Float scale[kVectors], bias_in[kVectors], slope[kVectors], bias_out[kVectors];
   const float *shortcut, *residual;
   float* output;
+  std::ptrdiff_t next;  // to the row below, if rows follow each other
   Moments moments;
 };
 
@@ -305,8 +308,11 @@ void sign_row(const float* x, std::ptrdiff_t stride, int width, int channels,
 template <bool Silu, class Element>
 inline void normalize(const Element* x, float* output, int width, int channels, const float* scale,
                       const float* shift) {
+  // The next row follows this one, and memory is further away than the hardware looks ahead.
+  const std::ptrdiff_t row = static_cast<std::ptrdiff_t>(width) * channels;
   for (int pixel = 0; pixel < width; ++pixel, x += channels, output += channels)
     for (int c = 0; c < channels; c += kLanes) {
+      __builtin_prefetch(x + c + row);
       Float z = load(x + c) * load(scale + c) + load(shift + c);
       if constexpr (Silu) z = z * reciprocal(exponential(-z) + 1.0f);
       store(output + c, z);
