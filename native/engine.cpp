@@ -1,6 +1,8 @@
 #include "engine.h"
 
 #include <algorithm>
+#include <cstdint>
+#include <limits>
 #include <stdexcept>
 
 namespace bidiffsr {
@@ -17,6 +19,14 @@ std::size_t Engine::scratch_bytes(int height, int width) {
   if (height <= 0 || width <= 0 || height % multiple || width % multiple)
     throw std::invalid_argument("size " + std::to_string(width) + "x" + std::to_string(height) +
                                 ": both must be positive multiples of " + std::to_string(multiple));
+  // Lengths of rows are counted in int.
+  const NetworkConfig& config = unet_.config();
+  std::int64_t widest = 0;
+  for (int level = 0; level < config.levels(); ++level)
+    widest = std::max<std::int64_t>(widest, padded(config.width(level)));
+  if (18 * widest * (width + std::int64_t{64}) > std::numeric_limits<int>::max())
+    throw std::invalid_argument("width " + std::to_string(width) +
+                                ": too large for one call; cut the picture into tiles");
   Arena plan;
   Pass pass(kernel_, pool_, plan);
   unet_.forward(pass, nullptr, nullptr, 0, nullptr, height, width);

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <system_error>
+#include <utility>
 
 #if defined(__linux__)
 #include <sched.h>
@@ -59,7 +60,13 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::drain(const Task& task, int tasks, int worker) {
-  for (int i = next_.fetch_add(1); i < tasks; i = next_.fetch_add(1)) task(i, worker);
+  try {
+    for (int i = next_.fetch_add(1); i < tasks; i = next_.fetch_add(1)) task(i, worker);
+  } catch (...) {
+    next_.store(tasks);
+    const std::lock_guard lock(shared_->mutex);
+    if (!shared_->failure) shared_->failure = std::current_exception();
+  }
 }
 
 void ThreadPool::run(int tasks, const Task& task) {
@@ -77,13 +84,16 @@ void ThreadPool::run(int tasks, const Task& task) {
   }
   shared_->wake.notify_all();
   drain(task, tasks, 0);
+  std::exception_ptr failure;
   {
     // Workers that come late find no task; those inside are waited for.
     std::unique_lock lock(shared_->mutex);
     task_ = nullptr;
     shared_->idle.wait(lock, [this] { return active_ == 0; });
+    failure = std::exchange(shared_->failure, nullptr);
   }
   taken_.store(false, std::memory_order_release);
+  if (failure) std::rethrow_exception(failure);
 }
 
 void ThreadPool::work(int worker) {

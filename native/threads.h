@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -25,7 +26,8 @@ class ThreadPool {
   int count() const { return static_cast<int>(shared_->workers.size()) + 1; }
 
   // Runs tasks 0 to `tasks` - 1 in any order and returns when all are done. A caller that finds the
-  // pool taken by another runs its tasks alone. Tasks must not throw.
+  // pool taken by another runs its tasks alone. If a task throws, the others may be left out, and
+  // the first exception comes out of here.
   void run(int tasks, const Task& task);
 
  private:
@@ -38,6 +40,7 @@ class ThreadPool {
     std::condition_variable wake;
     std::condition_variable idle;
     std::vector<std::thread> workers;
+    std::exception_ptr failure;  // of the job under way
   };
   std::unique_ptr<Shared> shared_ = std::make_unique<Shared>();
   std::atomic<bool> taken_{false};  // by the caller whose job it is

@@ -84,6 +84,26 @@ TEST(pool_takes_jobs_from_inside_a_task) {
   CHECK(runs == 20);
 }
 
+TEST(pool_hands_on_what_tasks_throw) {
+  for (const int threads : {1, 3}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 50; ++round) {
+      bool caught = false;
+      try {
+        pool.run(20, [](int task, int) {
+          if (task % 7 == 3) throw std::bad_alloc();
+        });
+      } catch (const std::bad_alloc&) {
+        caught = true;
+      }
+      CHECK(caught);
+      std::atomic<int> done{0};
+      pool.run(20, [&](int, int) { ++done; });
+      CHECK(done == 20);
+    }
+  }
+}
+
 TEST(pool_ends_at_any_moment) {
   for (int i = 0; i < 100; ++i) {
     ThreadPool pool(1 + i % 4);

@@ -153,15 +153,12 @@ class Engine:
         Raises:
             ConfigError: the size is none that ``predict`` takes.
         """
-        if max(height, width) > _LARGEST_SIDE:
-            raise ConfigError(f"size {width}x{height}: both must be at most {_LARGEST_SIDE}")
+        if not 0 < min(height, width) <= max(height, width) <= _LARGEST_SIDE:
+            raise ConfigError(f"size {width}x{height}: both must be from 1 to {_LARGEST_SIDE}")
         try:
             return self._native.scratch_bytes(height, width) + 4 * 3 * height * width
-        except (ValueError, TypeError):
-            multiple = self.config.network.size_multiple
-            raise ConfigError(
-                f"size {width}x{height}: both must be positive multiples of {multiple}"
-            ) from None
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
 
     def _run(self, x_t: Any, cond: Any, t: Any) -> tuple[Any, Any]:
         arrays = [np.asarray(x_t), np.asarray(cond)]
