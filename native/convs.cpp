@@ -297,7 +297,6 @@ class PlainConv final : public Conv {
     in = in_, out = out_, kernel = kernel_, stride = stride_, bfloat16 = bfloat16_;
     const float* weight = tensors.floats(name + ".conv.weight", {out, in, kernel, kernel});
     offset = pad_channels(tensors.floats(name + ".conv.bias", {out}), out, 1, 0.0f);
-    rounds = bfloat16 && winograd();
     const int taps = kernel * kernel;
     if (winograd()) {
       for (int i = 0; i < 4; ++i)

@@ -36,7 +36,7 @@ struct RowsOut {
   const float* bias;      // added per channel
   const float* residual;  // added, may be null
   bool accumulate;        // add to what is there
-  // In bfloat16: instead of the above, where not null; only where the convolution `rounds`.
+  // In bfloat16: instead of the above, where not null; only for 3×3 in bfloat16 at stride 1.
   std::uint16_t* rounded_output = nullptr;
   const std::uint16_t* rounded_residual = nullptr;
   float* sums = nullptr;  // sums and sums of squares of the outputs are added, [2][padded channels]
@@ -68,8 +68,6 @@ class Conv {
   double macs(int pixels_out) const {
     return static_cast<double>(pixels_out) * in * out * kernel * kernel;
   }
-  // Whether it can read and write features in bfloat16.
-  bool rounds = false;
   // What is added to each output channel after everything else: beta1, or the plain bias.
   virtual const float* bias(int group) const = 0;
   // Bytes that `open` needs for a row of `width` pixels.
