@@ -10,11 +10,16 @@
 
 namespace bidiffsr {
 
+inline constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t whole_lines(std::size_t bytes) {
+  return (bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
+}
+
 // Places blocks first-fit. Without memory it only plans: addresses are made up, and `peak` tells
 // how much the same sequence of blocks will need.
 class Arena {
  public:
-  static constexpr std::size_t kAlignment = 64;
+  static constexpr std::size_t kAlignment = kCacheLine;
   // Reads of whole vectors may pass the end of a block by this much.
   static constexpr std::size_t kSlack = 256;
 
@@ -31,7 +36,7 @@ class Arena {
   std::size_t peak() const { return peak_; }
 
   std::byte* take(std::size_t bytes) {
-    bytes = (bytes + kSlack + kAlignment - 1) / kAlignment * kAlignment;
+    bytes = whole_lines(bytes + kSlack);
     std::size_t at = 0;
     for (const auto& [start, length] : blocks_) {
       if (start - at >= bytes) break;

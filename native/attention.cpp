@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "blocks.h"
+#include "finish.h"
 #include "sweep.h"
 
 namespace bidiffsr {
@@ -75,7 +76,7 @@ Attention::Attention(const Loading& from, const std::string& name, int channels)
   out_ = Panels(channels, channels, false, [&](int o, int i) { return out[o * channels + i]; });
 }
 
-void Attention::operator()(Pass& pass, Features& features) const {
+void Attention::operator()(Pass& pass, Features& features, Skip* skip) const {
   const Tensor& x = features.x;
   const int positions = x.height * x.width;
   const Projections all(pass, positions, channels_);
@@ -83,11 +84,9 @@ void Attention::operator()(Pass& pass, Features& features) const {
   attend(pass, features, all);
 
   Room room;
-  const std::size_t sums = room.add(sizeof(float) * 2 * static_cast<std::size_t>(x.stride));
+  const Finish finish(pass, features, room, skip);
   room.allocate(pass);
-  pass.run(layer_of(x), 0, x.height, [&](int y, int worker) {
-    features.sums.add(pass.kernel, x, y, x.row(y), room.floats(worker, sums));
-  });
+  pass.run(layer_of(x), 0, x.height, [&](int y, int worker) { finish.whole(y, 1, worker); });
 }
 
 void Attention::project(Pass& pass, const Features& features, const Projections& all) const {
@@ -100,8 +99,7 @@ void Attention::project(Pass& pass, const Features& features, const Projections&
   const double macs = 3.0 * x.height * x.width * channels_ * channels_;
   pass.run(layer_of(x), macs, x.height, [&](int y, int worker) {
     float* row = room.floats(worker, normal);
-    pass.kernel.normalize_row(x.row(y), row, x.width, x.stride, norm.scale.data(),
-                              norm.shift.data(), false);
+    normalize(pass.kernel, x, y, norm.scale.data(), norm.shift.data(), false, row);
     float* qkv = room.floats(worker, projected);
     multiply(pass.kernel, qkv_, row, x.stride, x.width, qkv, qkv_.n(), nullptr, false);
     for (int i = 0; i < x.width; ++i)

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 
+#include "finish.h"
 #include "sweep.h"
 
 namespace bidiffsr {
@@ -20,64 +20,6 @@ FeaturesPtr make(Pass& pass, int height, int width, int channels, int groups,
                  bool rounded = false) {
   return std::make_shared<Features>(pass, height, width, channels, groups, rounded);
 }
-
-// Where rows of a tensor go when nothing else happens to them.
-RowsOut rows_of(const Tensor& tensor, int y, const float* bias) {
-  RowsOut out{nullptr, tensor.row_stride(), tensor.stride, bias, nullptr, false};
-  if (tensor.rounded())
-    out.rounded_output = tensor.rounded_row(y);
-  else
-    out.output = tensor.row(y);
-  return out;
-}
-
-// What follows when rows of features are whole: sums for a normalization, a copy for a skip.
-class Finish {
- public:
-  Finish(Pass& pass, Features& features, Room& room, Skip* skip)
-      : pass_(pass), features_(features), room_(room), skip_(skip) {
-    sums_ = room.add(sizeof(float) * 2 * width());
-  }
-  // Rows that `conv` writes right into the features, which may sum them up as it goes.
-  RowsOut begin(const Conv& conv, int y, int worker, const float* bias) const {
-    RowsOut out = rows_of(features_.x, y, bias);
-    if (!conv.sums()) return out;
-    out.sums = room_.floats(worker, sums_);
-    std::fill_n(out.sums, 2 * width(), 0.0f);
-    return out;
-  }
-  void end(const Conv& conv, int y, int rows, int worker) const {
-    if (conv.sums()) {
-      features_.sums.add(features_.x, y, rows, room_.floats(worker, sums_));
-      round(y, rows);
-    } else {
-      whole(y, rows, worker);
-    }
-  }
-  // Rows that came about in any other way.
-  void whole(int y, int rows, int worker) const {
-    for (int i = y; i < y + rows; ++i) sums(i, features_.x.row(i), worker);
-    round(y, rows);
-  }
-  void sums(int y, const float* row, int worker) const {
-    features_.sums.add(pass_.kernel, features_.x, y, row, room_.floats(worker, sums_));
-  }
-
- private:
-  std::size_t width() const { return static_cast<std::size_t>(features_.x.stride); }
-  void round(int y, int rows) const {
-    const Tensor& x = features_.x;
-    if (skip_ && skip_->rounded)
-      pass_.kernel.round_bf16(x.row(y), skip_->rounded.get() + y * x.row_stride(),
-                              static_cast<std::size_t>(rows * x.row_stride()));
-  }
-
-  Pass& pass_;
-  Features& features_;
-  Room& room_;
-  Skip* skip_;
-  std::size_t sums_;
-};
 
 // One convolution from `source` right into the features.
 void convolve(Pass& pass, const Conv& conv, const Source& source, Features& features, Skip* skip,
@@ -198,14 +140,7 @@ FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vect
   const GroupNorm::Affine second = norm2_.fold(*h);
   convolve(pass, *conv2_, {&h->x, 0, second.scale.data(), second.shift.data()}, *result,
            attention_ ? nullptr : skip, conv2_->bias(pass.group), &x->x);
-  if (attention_) {
-    (*attention_)(pass, *result);
-    if (skip && skip->rounded)
-      pass.run({"attention", channels_, height, width}, 0, height, [&](int y, int) {
-        pass.kernel.round_bf16(result->x.row(y), skip->rounded.get() + y * result->x.row_stride(),
-                               static_cast<std::size_t>(result->x.row_stride()));
-      });
-  }
+  if (attention_) (*attention_)(pass, *result, skip);
   return result;
 }
 

@@ -77,8 +77,8 @@ struct Projections;
 class Attention {
  public:
   Attention(const Loading& from, const std::string& name, int channels);
-  // In place, and brings the sums up to date.
-  void operator()(Pass& pass, Features& features) const;
+  // In place, and brings the sums up to date; `skip`, which may be null, is filled in.
+  void operator()(Pass& pass, Features& features, Skip* skip) const;
 
  private:
   void project(Pass& pass, const Features& features, const Projections& all) const;

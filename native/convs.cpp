@@ -328,8 +328,7 @@ class PlainConv final : public Conv {
     return sizeof(float) * static_cast<std::size_t>((width + 4) * padded(in));
   }
   std::size_t scratch(int width) const override {
-    const auto lines = [](std::size_t bytes) { return (bytes + 63) / 64 * 64; };
-    return lines(input_bytes(width)) + lines(outside_bytes(width)) +
+    return whole_lines(input_bytes(width)) + whole_lines(outside_bytes(width)) +
            sizeof(float) * 16 * kTiles * kColumns;
   }
   std::unique_ptr<ConvRows> open(const Pass& pass, int width, int height, std::ptrdiff_t stride_in,
@@ -355,11 +354,10 @@ class PlainRows final : public ConvRows {
   PlainRows(const PlainConv& conv, const Pass& pass, int width, int height,
             std::ptrdiff_t pixel_stride, std::byte* memory)
       : conv_(conv), pass_(pass), width_(width), height_(height), pixel_stride_(pixel_stride) {
-    const auto lines = [](std::size_t bytes) { return (bytes + 63) / 64 * 64; };
     input_ = memory;
-    outside_ = reinterpret_cast<float*>(memory + lines(conv.input_bytes(width)));
-    products_ = reinterpret_cast<float*>(memory + lines(conv.input_bytes(width)) +
-                                         lines(conv.outside_bytes(width)));
+    outside_ = reinterpret_cast<float*>(memory + whole_lines(conv.input_bytes(width)));
+    products_ = reinterpret_cast<float*>(memory + whole_lines(conv.input_bytes(width)) +
+                                         whole_lines(conv.outside_bytes(width)));
     std::memset(outside_, 0, conv.outside_bytes(width));
   }
 

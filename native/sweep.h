@@ -10,6 +10,15 @@
 
 namespace bidiffsr {
 
+// scale x + shift per channel for a row of features of either type, then SiLU where asked.
+inline void normalize(const Kernel& kernel, const Tensor& x, int y, const float* scale,
+                      const float* shift, bool silu, float* to) {
+  if (x.rounded())
+    kernel.normalize_row_bf16(x.rounded_row(y), to, x.width, x.stride, scale, shift, silu);
+  else
+    kernel.normalize_row(x.row(y), to, x.width, x.stride, scale, shift, silu);
+}
+
 // Rows of a convolution's input, made as they are asked for: the features themselves, or those
 // normalized and passed through SiLU, or a part of the channels with the margin a plain convolution
 // needs. Four rows are kept.
@@ -52,21 +61,17 @@ class SourceRows {
     if (y < 0 || y >= source_.height()) return nullptr;
     const Tensor& x = *source_.features;
     float* to = slots_[y & 3];
-    if (x.rounded()) {  // then it is normalized
-      kernel_.normalize_row_bf16(x.rounded_row(y), to, x.width, x.stride, source_.scale,
-                                 source_.shift, true);
+    if (source_.scale) {
+      normalize(kernel_, x, y, source_.scale, source_.shift, true, to);
       return to;
     }
     const float* from = x.row(source_.enlarged ? y / 2 : y) + source_.first_channel;
     if (!copied_) return from;
-    if (source_.scale)
-      kernel_.normalize_row(from, to, x.width, x.stride, source_.scale, source_.shift, true);
-    else
-      for (int pixel = 0; pixel < source_.width(); ++pixel)
-        std::memcpy(
-            to + pixel * stride_,
-            from + static_cast<std::ptrdiff_t>(source_.enlarged ? pixel / 2 : pixel) * x.stride,
-            sizeof(float) * static_cast<std::size_t>(channels_));
+    for (int pixel = 0; pixel < source_.width(); ++pixel)
+      std::memcpy(
+          to + pixel * stride_,
+          from + static_cast<std::ptrdiff_t>(source_.enlarged ? pixel / 2 : pixel) * x.stride,
+          sizeof(float) * static_cast<std::size_t>(channels_));
     // A product of bfloat16 pairs looks at an even number of channels.
     for (int pixel = 0; channels_ % 2 && pixel < source_.width(); ++pixel)
       to[pixel * stride_ + channels_] = 0;
@@ -91,7 +96,7 @@ class Room {
  public:
   std::size_t add(std::size_t bytes) {
     const std::size_t at = size_;
-    size_ += (bytes + 63) / 64 * 64;
+    size_ += whole_lines(bytes);
     return at;
   }
   void allocate(Pass& pass) {

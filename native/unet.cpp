@@ -5,6 +5,7 @@
 #include <string>
 
 #include "blocks.h"
+#include "finish.h"
 #include "sweep.h"
 
 namespace bidiffsr {
@@ -39,8 +40,7 @@ class Stem {
     Room room;
     const std::size_t row_size = static_cast<std::size_t>((width + 2) * kInputs);
     const std::size_t rows = room.add(sizeof(float) * 4 * row_size);
-    const std::size_t sums =
-        room.add(sizeof(float) * 2 * static_cast<std::size_t>(padded(channels_)));
+    const Finish finish(pass, *result, room, &skip);
     room.allocate(pass);
     const double macs = static_cast<double>(height) * width * kTaps * kInputs * channels_;
     pass.bands({"stem", kInputs, height, width}, macs, height,
@@ -70,12 +70,7 @@ class Stem {
                               ring + static_cast<std::size_t>((y + row - 1) & 3) * row_size,
                               kInputs, width, result->x.row(y), result->x.stride,
                               row == 0 ? bias_.data() : nullptr, row > 0);
-                   result->sums.add(pass.kernel, result->x, y, result->x.row(y),
-                                    room.floats(worker, sums));
-                   if (skip.rounded)
-                     pass.kernel.round_bf16(result->x.row(y),
-                                            skip.rounded.get() + y * result->x.row_stride(),
-                                            static_cast<std::size_t>(result->x.row_stride()));
+                   finish.whole(y, 1, worker);
                  }
                });
     return result;
@@ -121,12 +116,7 @@ class Tail {
               return;
             }
             float* row = room.floats(worker, normal);
-            const float *scale = norm.scale.data(), *shift = norm.shift.data();
-            if (x.rounded())
-              pass.kernel.normalize_row_bf16(x.rounded_row(y), row, width, x.stride, scale, shift,
-                                             true);
-            else
-              pass.kernel.normalize_row(x.row(y), row, width, x.stride, scale, shift, true);
+            normalize(pass.kernel, x, y, norm.scale.data(), norm.shift.data(), true, row);
             multiply(pass.kernel, panels_, row, x.stride, width, to, panels_.n(), nullptr, false);
           };
           product(first - 1);

@@ -30,6 +30,19 @@ def relative_l2(value: Any, expected: Any) -> float:
     return float(np.linalg.norm(value - expected) / np.linalg.norm(expected))
 
 
+GOLDEN_MODELS = ("unet_narrow", "unet_shallow_attn")
+
+
+def golden_outputs() -> list[tuple[str, str]]:
+    """(model, key) of every output of the published code's networks."""
+    return [
+        (model, key)
+        for model in GOLDEN_MODELS
+        for key in golden_keys(f"{model}.forward.safetensors")
+        if ".out." in key
+    ]
+
+
 def golden_keys(name: str) -> list[str]:
     """The tensors of one golden file."""
     with safe_open(GOLDEN / name, framework="numpy") as file:

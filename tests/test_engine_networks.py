@@ -29,15 +29,9 @@ from engine_cases import (
     random_network,
     save_packed,
 )
-from helpers import golden_keys, read_golden, relative_l2
+from helpers import GOLDEN_MODELS, golden_outputs, read_golden, relative_l2
 
-MODELS = ("unet_narrow", "unet_shallow_attn")
-CASES = [
-    (model, key)
-    for model in MODELS
-    for key in golden_keys(f"{model}.forward.safetensors")
-    if ".out." in key
-]
+CASES = golden_outputs()
 
 
 # The published code's numbers.
@@ -46,7 +40,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def packed_goldens(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {}
-    for model in MODELS:
+    for model in GOLDEN_MODELS:
         network, config = convert_reference(golden / f"{model}.weights.safetensors", None)
         paths[model] = tmp_path_factory.mktemp("packed") / f"{model}.safetensors"
         save_model(paths[model], network, config, packed=True)
@@ -64,7 +58,7 @@ def golden_engines(packed_goldens: dict[str, Path]) -> dict[tuple[str, str], Eng
 
 @pytest.fixture(scope="module")
 def forwards(golden: Path) -> dict[str, dict[str, Tensor]]:
-    return {name: read_golden(golden / f"{name}.forward.safetensors") for name in MODELS}
+    return {name: read_golden(golden / f"{name}.forward.safetensors") for name in GOLDEN_MODELS}
 
 
 @every_kernel

@@ -20,15 +20,6 @@ from engine_cases import (
     save_packed,
 )
 
-CONFIG = network_config(attention_levels=(1,), channels=6, norm_groups=3)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny packed model."""
-    path = tmp_path_factory.mktemp("engine") / "model.safetensors"
-    return save_packed(path, random_network(CONFIG))
-
 
 @pytest.fixture(scope="module")
 def shipped() -> Iterator[Path]:
@@ -39,7 +30,9 @@ def shipped() -> Iterator[Path]:
 # Memory.
 
 
-def test_memory_grows_with_the_picture(model: Path) -> None:
+def test_memory_grows_with_the_picture(tmp_path: Path) -> None:
+    config = network_config(attention_levels=(1,), channels=6, norm_groups=3)
+    model = save_packed(tmp_path / "model.safetensors", random_network(config))
     engine = load_engine(model, KERNELS[0])
     sizes = [(2, 2), (32, 32), (32, 64), (256, 256), (4096, 8192)]
     needs = [engine.memory(*size) for size in sizes]

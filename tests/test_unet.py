@@ -16,25 +16,26 @@ from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.nn import BiDiffSRUNet, SR3UNet, build_network
 from bidiffsr.nn.blocks import SelfAttention, TimeEmbedding
 from bidiffsr.nn.counting import LayerCount, count, total
-from helpers import golden_keys, read_golden, relative_l2, scramble, tiny_network_config
+from helpers import (
+    GOLDEN_MODELS,
+    golden_outputs,
+    read_golden,
+    relative_l2,
+    scramble,
+    tiny_network_config,
+)
 
-MODELS = ("unet_narrow", "unet_shallow_attn")
-CASES = [
-    (model, key)
-    for model in MODELS
-    for key in golden_keys(f"{model}.forward.safetensors")
-    if ".out." in key
-]
+CASES = golden_outputs()
 
 
 @pytest.fixture(scope="module")
 def networks(golden: Path) -> dict[str, BiDiffSRUNet]:
-    return {name: from_reference(golden / f"{name}.weights.safetensors") for name in MODELS}
+    return {name: from_reference(golden / f"{name}.weights.safetensors") for name in GOLDEN_MODELS}
 
 
 @pytest.fixture(scope="module")
 def forwards(golden: Path) -> dict[str, dict[str, Tensor]]:
-    return {name: read_golden(golden / f"{name}.forward.safetensors") for name in MODELS}
+    return {name: read_golden(golden / f"{name}.forward.safetensors") for name in GOLDEN_MODELS}
 
 
 def test_the_goldens_are_all_there() -> None:
@@ -57,7 +58,7 @@ def test_output_is_the_published_networks(
     assert relative_l2(found, golden[key]) < 1e-4
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", GOLDEN_MODELS)
 def test_mixed_timesteps_equal_the_samples_one_by_one(
     model: str, networks: dict[str, BiDiffSRUNet], forwards: dict[str, dict[str, Tensor]]
 ) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.errors import OutputError
 from bidiffsr.files import write_atomically
+
+if TYPE_CHECKING:
+    from bidiffsr.config import ModelConfig
 
 
 def _version() -> str:
@@ -60,6 +63,13 @@ class Running:
 
 
 DEFAULT_RUNNING = Running()
+
+
+def published_models() -> dict[str, ModelConfig]:
+    """The networks that a command takes by name, without weights."""
+    from bidiffsr.config import ModelConfig, SR3Config
+
+    return {"bidiffsr": ModelConfig(), "sr3": ModelConfig(network=SR3Config())}
 
 
 def check_text_output(path: Path) -> None:

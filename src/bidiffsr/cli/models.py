@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 
-from bidiffsr.cli.app import Count, app
+from bidiffsr.cli.app import Count, app, published_models
 from bidiffsr.errors import ConfigError, OutputError
 from bidiffsr.terminal import metric, print_config, print_counts, say
 
@@ -138,12 +138,11 @@ def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> 
         size: Height and width of the output that operations are counted for. Default: 256.
     """
     from bidiffsr.checkpoint import load_model
-    from bidiffsr.config import ModelConfig, SR3Config
     from bidiffsr.nn import build_network
     from bidiffsr.nn.counting import count, total
     from bidiffsr.upscale import find_model
 
-    published = {"bidiffsr": ModelConfig(), "sr3": ModelConfig(network=SR3Config())}
+    published = published_models()
     title = model
     if model in published:
         config = published[model]

@@ -12,7 +12,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from bidiffsr.cli.app import Count, app, check_text_output, write_text
+from bidiffsr.cli.app import Count, app, check_text_output, published_models, write_text
 from bidiffsr.errors import ConfigError
 from bidiffsr.terminal import output_console, progress_bars, say
 
@@ -72,10 +72,9 @@ def bench(
 def _measured_model(model: str, folder: Path) -> AbstractContextManager[Path]:
     """The file to measure, made up for the published networks."""
     from bidiffsr.bench import Worker
-    from bidiffsr.config import ModelConfig, SR3Config
     from bidiffsr.upscale import find_model
 
-    published = {"bidiffsr": ModelConfig(), "sr3": ModelConfig(network=SR3Config())}
+    published = published_models()
     if model not in published:
         return find_model(model)
     path = folder / f"{model}.safetensors"
