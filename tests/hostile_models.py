@@ -428,6 +428,8 @@ def _configs(good: bytes) -> Iterator[tuple[str, bytes]]:
         {"scale": 0},
         {"scale": 10**30},
         {"sampling": {"steps": 0}},
+        {"qualities": {"fast": {"steps": 10**6}}},
+        {"qualities": {"superb": {}}},
         {"provenance": {"a": {"b": 1}}},
         {"diffusion": {"schedule": {"kind": "angular"}}},
         {"unheard": 1},

@@ -43,6 +43,7 @@ def test_pictures_and_scores_need_no_torch_and_no_pil() -> None:
     code = (
         "import sys, bidiffsr as b\n"
         "b.read_image, b.write_image, b.Image, b.imresize, b.cubic_upscale, b.Upscaler\n"
+        "b.list_models()\n"
         "b.psnr, b.ssim, b.niqe, b.BidiffsrError, b.__version__\n"
         "print(sorted({'torch', 'PIL'} & set(sys.modules)))\n"
     )
@@ -83,7 +84,7 @@ def test_names_are_those_of_the_modules() -> None:
         evaluation: ("niqe", "psnr", "ssim"),
         images: ("Image", "read_image", "write_image"),
         resize: ("cubic_upscale", "imresize"),
-        upscale: ("Upscaler",),
+        upscale: ("Upscaler", "list_models"),
     }.items():
         for name in names:
             assert getattr(bidiffsr, name) is getattr(module, name)

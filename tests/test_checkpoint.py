@@ -846,6 +846,12 @@ def test_an_unfit_tensor_is_named(
         {"diffusion": {"schedule": {"kind": "angular", "timesteps": 8}}},  # unlike the network's
         {"sampling": {"steps": 0}},
         {"sampling": {"eta": 2}},
+        {"qualities": None},
+        {"qualities": ["fast"]},
+        {"qualities": {"superb": {}}},
+        {"qualities": {"fast": None}},
+        {"qualities": {"fast": {"steps": 0}}},
+        {"qualities": {"best": {"steps": 10**6}}},
         {"provenance": {"a": {"b": 1}}},
         {"provenance": None},
     ],

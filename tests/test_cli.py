@@ -76,19 +76,20 @@ def test_every_option_reaches_the_work(model: str, monkeypatch: pytest.MonkeyPat
         return stream(self, image, **settings)
 
     monkeypatch.setattr(Upscaler, "stream", spy)
-    options = "--scale 2.5 --steps 1 --seed 7 --samples 2 --tile 96 --max-memory 2G --device cpu"
+    options = "--scale 2.5 --quality best --steps 1 --seed 7 --samples 2 --tile 96"
+    options += " --max-memory 2G --device cpu"
     assert main(["upscale", "photo.png", "-n", model, *options.split(), "-o", "out"]) == 0
-    settings = {"scale": 2.5, "steps": 1, "seed": 7, "samples": 2, "tile": 96}
+    settings = {"scale": 2.5, "quality": "best", "steps": 1, "seed": 7, "samples": 2, "tile": 96}
     assert seen == [settings | {"max_memory": 2_000_000_000, "scratch": Path("out")}]
     for name in ("photo_x2.5_1.png", "photo_x2.5_2.png"):
         assert read_image(Path("out", name)).pixels.shape == (13, 15, 3)
 
 
-def test_quality_reaches_the_file(model: str) -> None:
+def test_file_quality_reaches_the_file(model: str) -> None:
     save("photo.jpg", 30, 30)
     for quality in ("10", "95"):
         command = ["upscale", "photo.jpg", "-n", model, "-o", f"{quality}.jpg"]
-        assert main([*command, "--quality", quality]) == 0
+        assert main([*command, "--file-quality", quality]) == 0
     assert Path("10.jpg").stat().st_size < Path("95.jpg").stat().st_size / 2
 
 
@@ -176,6 +177,9 @@ def test_bars_leave_stdout_alone(
         ("upscale nope.png", "nope.png: no such file"),
         ("upscale . ", ".: no pictures"),
         ("upscale a.png -n nope.safetensors", "nope.safetensors: no such file"),
+        ("upscale a.png -n x5-small", "x5-small: no such file, and bidiffsr ships no model of"),
+        ("inspect x5-small", "choose one of default, "),
+        ("upscale a.png -n MODEL --quality balanced", "quality: got 'balanced', this model names"),
         ("upscale a.png -n a.png", "a.png"),
         ("upscale a.png -n MODEL -s 5", "scale: got 5"),
         ("upscale a.png -n MODEL --steps 3", "steps: got 3"),
@@ -185,6 +189,7 @@ def test_bars_leave_stdout_alone(
         ("upscale unnamed -n MODEL", "unnamed_x4: suffix ''"),
         ("eval nope -n bicubic", "nope: no such folder"),
         ("eval pictures -n MODEL -s 8", "scale: got 8"),
+        ("eval pictures -n MODEL --quality fast --quality balanced", "MODEL: quality: got 'bal"),
         ("eval pictures --json nope/a.json", "nope/a.json: cannot be written"),
         ("train nope.yml", "nope.yml: cannot be read"),
         ("convert nope.pth -o a.safetensors", "nope.pth: no such file"),
@@ -194,6 +199,8 @@ def test_bars_leave_stdout_alone(
         ("pack MODEL -o a.pt", "a.pt: expected a name that ends in .safetensors"),
         ("pack MODEL -o there.safetensors", "there.safetensors: exists already"),
         ("pack MODEL -o a.safetensors --sampling.steps 0", "sampling.steps"),
+        ("pack MODEL -o a.safetensors --qualities.fast.steps 3", "qualities.fast.steps: 3 of 2"),
+        ("pack MODEL -o a.safetensors --qualities.superb.steps 1", "qualities.superb"),
         ("pack MODEL -o a.safetensors --network.channels 16", "--network: cannot be changed"),
         ("inspect nope.safetensors", "nope.safetensors: no such file"),
         ("inspect MODEL --size 3", "--size: 3 is not a multiple of 2"),
@@ -212,7 +219,7 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("bidiffsr: error: ")
-    assert reason in err
+    assert reason.replace("MODEL", model) in err
     assert err.count("\n") == 1
 
 
@@ -223,7 +230,10 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
         ("upscal a.png", "upscale"),
         ("upscale a.png --overwrit", "--overwrite"),
         ("upscale a.png --samples 0", "--samples"),
-        ("upscale a.png --quality 101", "--quality"),
+        ("upscale a.png --quality 95", "--quality"),
+        ("upscale a.png --quality Fast", "--quality"),
+        ("upscale a.png --file-quality 101", "--file-quality"),
+        ("eval . --quality fast --quality good", "--quality"),
         ("upscale a.png --seed -1", "--seed"),
         ("upscale a.png --scale four", "--scale"),
         ("upscale a.png --tile big", "--tile"),
@@ -395,6 +405,61 @@ def test_eval_scores_bicubic_and_every_model(model: str, capsys: Capture) -> Non
     table = Path("table.md").read_text().splitlines()
     assert len(table) == 4
     assert table[2].startswith("| bicubic | set | 1 |")
+
+
+def test_eval_has_a_row_for_each_model_and_quality(
+    model: str, folder: Path, capsys: Capture
+) -> None:
+    save("set/a.png", 32, 32)
+    other = str(save_tiny_model(folder / "other.safetensors", scale=2))
+    command = ["eval", "set", "-n", model, "-n", other, "-n", model, "--json", "scores.json"]
+    qualities = ["--quality", "best", "--quality", "fast", "--quality", "best"]
+    assert main([*command, *qualities]) == 0
+    assert f"{model} (best)" in capsys.readouterr().out
+    report = json.loads(Path("scores.json").read_text())
+    assert report["scale"] == 2  # which both can
+    rows = [f"{name} ({quality})" for name in (model, other) for quality in ("best", "fast")]
+    assert [method["method"] for method in report["methods"]] == ["bicubic", *rows]
+
+
+def test_eval_scores_what_was_asked_for(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    save("set/a.png", 32, 32)
+    seen: list[dict[str, Any]] = []
+    call = Upscaler.__call__
+
+    def spy(self: Upscaler, image: Any, **settings: Any) -> Any:
+        seen.append(settings)
+        return call(self, image, **settings)
+
+    monkeypatch.setattr(Upscaler, "__call__", spy)
+    options = "--quality best --quality fast --steps 1 --seed 3 -s 2"
+    assert main(["eval", "set", "-n", model, *options.split()]) == 0
+    common = {"scale": 2, "steps": 1, "seed": 3}
+    assert seen == [common | {"quality": "best"}, common | {"quality": "fast"}]
+
+
+@pytest.mark.parametrize(("options", "scale"), [("", 4), ("-s 2", 2)])
+def test_the_default_model_is_for_the_scale_that_is_asked_for(
+    options: str, scale: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (folder / "weights").mkdir()
+    for each in (2, 4):
+        save_tiny_model(folder / "weights" / f"x{each}-small.safetensors", scale=each)
+    monkeypatch.setattr("bidiffsr.upscale.files", lambda _: folder)
+    seen: list[int] = []
+    stream = Upscaler.stream
+
+    def spy(self: Upscaler, image: Image, **settings: Any) -> Any:
+        seen.append(self.config.scale)
+        return stream(self, image, **settings)
+
+    monkeypatch.setattr(Upscaler, "stream", spy)
+    save("set/a.png", 32, 32)
+    assert main(["eval", "set", *options.split()]) == 0
+    assert f"x{scale}" in capsys.readouterr().out
+    assert main(["upscale", "set/a.png", *options.split()]) == 0
+    assert read_image(f"set/a_x{scale}.png").width == 32 * scale
+    assert seen == [scale, scale]
 
 
 def test_eval_checks_every_model_before_it_scores(

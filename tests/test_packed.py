@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from safetensors.torch import load_file
 
 from bidiffsr.binary import BinaryConv2d, ScaledWeightSign
 from bidiffsr.checkpoint import load_model, save_model
-from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
+from bidiffsr.config import BiDiffSRConfig, ModelConfig, SamplingConfig, SR3Config
 from bidiffsr.errors import CheckpointError, ConfigError, NumericalError, OutputError
 from bidiffsr.model_file import is_model, narrow, widen
 from bidiffsr.nn import BiDiffSRUNet, build_network
@@ -329,8 +330,22 @@ def test_half_floats_are_widened(tmp_path: Path) -> None:
     assert_readers_agree(path)
 
 
+def test_qualities_are_in_the_file_only_where_the_model_names_some(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    plain = model_of(NETWORK)
+    sharp = SamplingConfig(steps=7, spacing="trailing", noise_scale=0.9)
+    named = plain.model_copy(update={"qualities": {"best": sharp}})
+    for config, keys in ((plain, []), (named, ["qualities"])):
+        save_packed(path, config, random_parameters(NETWORK))
+        assert load_packed(path).config == config
+        with safe_open(path, framework="numpy") as file:
+            description = json.loads(file.metadata()["bidiffsr"])
+        expected = ["network", "diffusion", "sampling", *keys, "scale", "provenance"]
+        assert list(description) == expected
+
+
 def test_the_weights_that_ship_are_read_by_both() -> None:
-    with as_file(files("bidiffsr") / "weights" / "default.safetensors") as path:
+    with as_file(files("bidiffsr") / "weights" / "x4-small.safetensors") as path:
         assert is_model(path)
         model = assert_readers_agree(path)
         library = load_file(path)

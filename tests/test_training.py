@@ -31,7 +31,7 @@ from bidiffsr.errors import (
     TrainingError,
 )
 from bidiffsr.images import read_image, to_float
-from bidiffsr.nn import build_network
+from bidiffsr.nn import BiDiffSRUNet, build_network
 from bidiffsr.resize import cubic_upscale, imresize
 from bidiffsr.training.trainer import TrainingProgress, learning_rate, train
 from helpers import largest_file, scramble, tiny_network_config
@@ -378,12 +378,95 @@ def test_training_starts_from_a_sound_file_of_the_same_network(
     with pytest.raises(CheckpointError, match=r"other\.safetensors"):
         run(config)
     other = config.model.model_copy(
-        update={"network": tiny_network_config(timesteps=8, dropout=0.2)}
+        update={"network": tiny_network_config(channels=12, timesteps=8, dropout=0.2)}
     )
     save_model(path, build_network(other.network), other)
     with pytest.raises(TrainingError, match=r"other\.safetensors"):
         run(config)
     assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_training_starts_from_a_narrower_network(pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "narrow.safetensors"
+    config = configure(tmp_path / "narrow", pictures)
+    save_model(path, scramble(build_network(config.model.network)), config.model)
+    wide = config.model.model_copy(
+        update={
+            "network": config.model.network.model_copy(update={"channels": 16, "norm_groups": 8})
+        }
+    )
+    run(configure(tmp_path / "run", pictures, model=wide.model_dump(), initialize_from=path))
+    assert load_model(tmp_path / "run" / "model.safetensors")[1].network.channels == 16
+
+
+def test_a_perfect_student_of_its_teacher_has_nothing_to_learn(
+    pictures: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "teacher.safetensors"
+    network = tiny_network_config(channels=8, norm_groups=4, timesteps=8, dropout=0.0)
+    model = configure(tmp_path, pictures).model.model_copy(update={"network": network})
+    save_model(path, scramble(build_network(network)), model)
+    changes = {"model": model.model_dump(), "initialize_from": path, "teacher": path}
+    losses: dict[float, Any] = {
+        share: run(
+            configure(
+                tmp_path / f"share {share}", pictures, **changes, teacher_share=share, iterations=1
+            )
+        )[0].loss
+        for share in (0.0, 0.5, 1.0)
+    }
+    assert losses[1.0] == 0.0
+    # The target lies half way between the student's own answer and the truth.
+    assert losses[0.5] == pytest.approx(losses[0.0] / 2, rel=1e-5)  # of an L1 loss
+
+
+def test_a_teacher_predicts_the_same_thing(pictures: Path, tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    config = configure(tmp_path / "run", pictures, teacher=path)
+    other = config.model.diffusion.model_copy(update={"prediction": "sample"})
+    model = config.model.model_copy(update={"diffusion": other})
+    save_model(path, build_network(model.network), model)
+    with pytest.raises(TrainingError, match=r"teacher\.safetensors.*same thing"):
+        run(config)
+
+
+def test_a_batch_may_share_its_timestep(pictures: Path, tmp_path: Path) -> None:
+    drawn: dict[bool, list[Tensor]] = {False: [], True: []}
+    for shared, timesteps in drawn.items():
+        steps = train(
+            configure(
+                tmp_path / str(shared), pictures, batch=8, iterations=4, timestep_per_batch=shared
+            )
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "bidiffsr.nn.BiDiffSRUNet.group_of", _recording(timesteps, BiDiffSRUNet.group_of)
+            )
+            list(steps)
+    assert all(len(t.unique()) == 1 for t in drawn[True])
+    assert len(torch.cat(drawn[True]).unique()) > 1
+    assert any(len(t.unique()) > 1 for t in drawn[False])
+
+
+def _recording(calls: list[Tensor], method: Any) -> Any:
+    def wrapped(network: Any, t: Tensor) -> Tensor:
+        calls.append(t)
+        return method(network, t)
+
+    return wrapped
+
+
+def test_real_weights_are_binarized_from_the_given_iteration_on(
+    pictures: Path, tmp_path: Path
+) -> None:
+    real = run(configure(tmp_path / "real", pictures, real_weights_until=ITERATIONS))
+    first = run(configure(tmp_path / "first", pictures, real_weights_until=3))
+    binary = run(configure(tmp_path / "binary", pictures))
+    assert [a.loss == b.loss for a, b in zip(real, first, strict=True)] == [True] * 3 + [False] * 4
+    assert real[2].loss != binary[2].loss  # the first answer is 0, whatever the weights
+    run(configure(tmp_path / "stopped", pictures, real_weights_until=3), stop_after=2)
+    run(configure(tmp_path / "stopped", pictures, real_weights_until=3))
+    assert_same(state_of(tmp_path / "stopped"), state_of(tmp_path / "first"))
 
 
 def test_a_loss_that_is_no_number_stops_the_run(pictures: Path, tmp_path: Path) -> None:

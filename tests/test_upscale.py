@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from bidiffsr import upscale as module
+from bidiffsr.backends import load_backend
+from bidiffsr.config import Quality
 from bidiffsr.errors import (
     CheckpointError,
     ConfigError,
@@ -22,7 +24,7 @@ from bidiffsr.errors import (
 from bidiffsr.images import Image, from_float, to_float, write_image
 from bidiffsr.resize import cubic_upscale, imresize
 from bidiffsr.results import check_result
-from bidiffsr.upscale import Upscaler
+from bidiffsr.upscale import Upscaler, find_model, list_models
 from tiny_model import save_tiny_model, tiny_config, tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -169,6 +171,46 @@ def test_steps_out_of_range(upscaler: Upscaler, steps: int) -> None:
         upscaler(picture(4, 4), steps=steps)
     with pytest.raises(ConfigError, match="1 to 2"):
         upscaler.check_settings(steps=steps)
+
+
+@pytest.mark.parametrize(("quality", "steps"), [("fast", 1), ("best", 2)])
+def test_a_quality_is_sampled_as_the_model_says(
+    noisy: Upscaler, quality: Quality, steps: int
+) -> None:
+    as_named = noisy.config.qualities[quality]
+    by_default = Upscaler(noisy.backend, noisy.config.model_copy(update={"sampling": as_named}))
+    result = noisy(picture(6, 6), quality=quality)
+    np.testing.assert_array_equal(result, by_default(picture(6, 6)))
+    assert (result != noisy(picture(6, 6))).any()
+    *_, last = noisy.stream(Image(picture(6, 6)), quality=quality)
+    assert last.steps == steps
+
+
+def test_without_a_quality_the_default_is_used(noisy: Upscaler) -> None:
+    np.testing.assert_array_equal(noisy(picture(6, 6), quality=None), noisy(picture(6, 6)))
+
+
+def test_steps_replace_those_of_the_quality_alone(noisy: Upscaler) -> None:
+    one_step = noisy.config.qualities["best"].model_copy(update={"steps": 1})
+    by_hand = Upscaler(noisy.backend, noisy.config.model_copy(update={"sampling": one_step}))
+    result = noisy(picture(6, 6), quality="best", steps=1)
+    np.testing.assert_array_equal(result, by_hand(picture(6, 6)))
+    assert (result != noisy(picture(6, 6), steps=1)).any()
+
+
+@pytest.mark.parametrize("quality", ["balanced", "superb", "", "FAST", 3])
+def test_a_quality_that_the_model_does_not_name(upscaler: Upscaler, quality: Any) -> None:
+    reason = f"quality: got {quality!r}, this model names fast, best;"
+    with pytest.raises(ConfigError, match=reason):
+        upscaler(picture(4, 4), quality=quality)
+    with pytest.raises(ConfigError, match=reason):
+        upscaler.check_settings(quality=quality)
+
+
+def test_a_model_that_names_no_quality(upscaler: Upscaler) -> None:
+    plain = Upscaler(upscaler.backend, upscaler.config.model_copy(update={"qualities": {}}))
+    with pytest.raises(ConfigError, match="this model names none;"):
+        plain.check_settings(quality="fast")
 
 
 def test_samples_and_seed_out_of_range(upscaler: Upscaler) -> None:
@@ -329,6 +371,66 @@ def test_model_files(tmp_path: Path) -> None:
         Upscaler.from_pretrained(tmp_path / "m.safetensors", device="abacus")
 
 
-def test_the_default_is_the_file_in_the_package() -> None:
-    with module.find_model("default") as path:
-        assert path == Path(module.__file__).parent / "weights" / "default.safetensors"
+def test_shipped_models_are_the_files_in_the_package() -> None:
+    weights = Path(module.__file__).parent / "weights"
+    names = list_models()
+    assert "x4-small" in names
+    assert names == sorted(path.stem for path in weights.glob("*.safetensors"))
+    for name in names:
+        with find_model(name) as path:
+            assert path == weights / f"{name}.safetensors"
+            assert load_backend(path)[1].scale == int(name[1])
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the models that ship, with two in it and something else."""
+    folder = tmp_path / "package" / "weights"
+    folder.mkdir(parents=True)
+    save_tiny_model(folder / "x2-small.safetensors", scale=2)
+    save_tiny_model(folder / "x4-small.safetensors")
+    (folder / "notes.txt").touch()
+    monkeypatch.setattr(module, "files", lambda _: folder.parent)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("scale", "name"),
+    [(None, "x4"), (4, "x4"), (2.01, "x4"), (float("nan"), "x4"), (2, "x2"), (1.5, "x2")],
+)
+def test_the_default_follows_the_scale(shipped: Path, scale: float | None, name: str) -> None:
+    with find_model("default", scale) as path:
+        assert path == shipped / f"{name}-small.safetensors"
+    assert Upscaler.from_pretrained(scale=scale).config.scale == int(name[1])
+
+
+def test_the_default_is_the_larger_model_where_it_is_alone(shipped: Path) -> None:
+    (shipped / "x2-small.safetensors").unlink()
+    assert list_models() == ["x4-small"]
+    with find_model("default", 2) as path:
+        assert path == shipped / "x4-small.safetensors"
+
+
+def test_a_name_is_not_bound_to_a_scale(shipped: Path) -> None:
+    assert Upscaler.from_pretrained("x4-small", scale=2).config.scale == 4
+    with find_model(shipped / "x4-small.safetensors", 2) as path:
+        assert path == shipped / "x4-small.safetensors"
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize(
+    "name",
+    ["x8-small", "X4-SMALL", "", "x4-small.safetensors", "../weights/x4-small", "a\0b", "\n"],
+)
+def test_an_unknown_name_says_which_there_are(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="default, x2-small, x4-small") as error:
+        find_model(name)
+    assert "\n" not in str(error.value)
+
+
+def test_a_name_too_long_for_a_file_is_no_model() -> None:
+    with pytest.raises(CheckpointError), find_model("x" * 5000) as path:
+        load_backend(path)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bidiffsr.evaluation import niqe, psnr, ssim
     from bidiffsr.images import Image, read_image, write_image
     from bidiffsr.resize import cubic_upscale, imresize
-    from bidiffsr.upscale import Upscaler
+    from bidiffsr.upscale import Upscaler, list_models
 
     __version__: str
 
@@ -33,6 +33,7 @@ __all__ = [
     "cubic_upscale",
     "from_reference",
     "imresize",
+    "list_models",
     "load_model",
     "niqe",
     "psnr",
@@ -49,6 +50,7 @@ _MODULE_OF = {
     "cubic_upscale": "bidiffsr.resize",
     "from_reference": "bidiffsr.checkpoint",
     "imresize": "bidiffsr.resize",
+    "list_models": "bidiffsr.upscale",
     "load_model": "bidiffsr.checkpoint",
     "niqe": "bidiffsr.evaluation",
     "psnr": "bidiffsr.evaluation",

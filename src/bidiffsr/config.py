@@ -18,6 +18,7 @@ from bidiffsr.errors import ConfigError
 PositiveInt = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Timesteps = Annotated[int, Field(gt=0, le=100_000)]
+Quality = Literal["fast", "balanced", "best"]
 
 _MAX_CHANNELS = 2**14
 
@@ -191,7 +192,7 @@ class DiffusionConfig(Config):
 
 
 class SamplingConfig(Config):
-    """How a model file asks to be sampled where the user says nothing."""
+    """How a model is sampled."""
 
     sampler: Literal["ddim", "dpm-solver++"] = "ddim"
     steps: PositiveInt = 50
@@ -213,6 +214,10 @@ class ModelConfig(Config):
     network: NetworkConfig = BiDiffSRConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
     sampling: SamplingConfig = SamplingConfig()
+    """How it asks to be sampled where the user says nothing."""
+    qualities: dict[Quality, SamplingConfig] = Field(default={}, exclude_if=lambda named: not named)
+    """How it asks to be sampled where the user names a quality (see ``Upscaler.__call__``); files
+    that name none do not have the key."""
     scale: Annotated[int, Field(ge=1, le=16)] = 4
     """The upscaling factor the weights were trained for."""
     provenance: dict[str, str] = {}
@@ -221,8 +226,10 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> ModelConfig:
         timesteps = self.diffusion.schedule.timesteps
-        if self.sampling.steps > timesteps:
-            raise ValueError(f"sampling.steps: {self.sampling.steps} of {timesteps} timesteps")
+        samplings = {f"qualities.{name}": each for name, each in self.qualities.items()}
+        for key, sampling in ({"sampling": self.sampling} | samplings).items():
+            if sampling.steps > timesteps:
+                raise ValueError(f"{key}.steps: {sampling.steps} of {timesteps} timesteps")
         if isinstance(self.network, BiDiffSRConfig) and self.network.timesteps != timesteps:
             raise ValueError(
                 f"network.timesteps: {self.network.timesteps} differs from the schedule's "
@@ -281,7 +288,18 @@ class TrainingConfig(Config):
     """Share of samples trained at the last timestep, where sampling starts; the others are
     uniform over the remaining timesteps. null: uniform over all."""
     initialize_from: Path | None = None
-    """A model file whose weights training starts from."""
+    """A model file whose weights training starts from: the same network, another ``method`` of it,
+    or one with fewer channels, which is widened."""
+    teacher: Path | None = None
+    """A model file whose prediction is mixed into the target; any network, the same diffusion."""
+    teacher_share: Fraction = 0.5
+    """The teacher's part of the target; the truth has the rest."""
+    timestep_per_batch: bool = False
+    """One timestep for all samples of a batch, as published, instead of one for each."""
+    real_weights_until: Annotated[int, Field(ge=0)] = 0
+    """The iteration from which weights are binarized; before, only activations are."""
+    resume_from: Path | None = None
+    """A compact state (``training/compact.py``) to go on from where the output holds none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     checkpoint_every: PositiveInt = 500
     log_every: PositiveInt = 50

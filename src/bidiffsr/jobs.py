@@ -141,7 +141,7 @@ def upscale_file(
     job: Job,
     *,
     overwrite: bool = False,
-    quality: int = 95,
+    file_quality: int = 95,
     **settings: Unpack[Settings],
 ) -> Iterator[FileStep]:
     """Upscale one file, yielding after every tile of every step; folders are made as needed.
@@ -153,7 +153,7 @@ def upscale_file(
         upscaler: the model.
         job: from `plan_jobs`.
         overwrite: see `write_image`.
-        quality: see `write_image`.
+        file_quality: the `quality` of `write_image`.
         settings: see `Upscaler`; the job says how many samples there are.
 
     Raises:
@@ -168,6 +168,7 @@ def upscale_file(
         settings["samples"] = len(job.outputs)
         scale = upscaler.check_settings(
             scale=settings.get("scale"),
+            quality=settings.get("quality"),
             steps=settings.get("steps"),
             samples=settings["samples"],
             tile=settings.get("tile", "auto"),
@@ -179,7 +180,7 @@ def upscale_file(
             if step.result is not None:
                 check_result(source, step.result)
                 written = job.outputs[step.sample]
-                write_image(written, step.result, overwrite=overwrite, quality=quality)
+                write_image(written, step.result, overwrite=overwrite, quality=file_quality)
             yield FileStep(step, written)
 
 

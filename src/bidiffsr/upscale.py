@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
 from bidiffsr.backends import Backend, BackendOptions, load_backend
-from bidiffsr.config import ModelConfig, SamplingConfig, parse_config
+from bidiffsr.config import ModelConfig, Quality, SamplingConfig, parse_config
 from bidiffsr.diffusion.process import Diffusion
-from bidiffsr.errors import ConfigError
+from bidiffsr.errors import CheckpointError, ConfigError
+from bidiffsr.files import printable
 from bidiffsr.forms import accept
 from bidiffsr.images import Image, premultiply, to_float
 from bidiffsr.memory import MemoryPlan, TileSize, held_memory, memory_limit, plan_memory
@@ -25,6 +27,8 @@ from bidiffsr.tiling import TiledNetwork, least_tile
 
 # The published test code pads to this, whatever the network needs.
 _PAD_MULTIPLE = 8
+
+_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Settings(TypedDict, total=False):
     """What may be asked of ``Upscaler.stream``; see ``Upscaler.__call__``."""
 
     scale: float | None
+    quality: Quality | None
     steps: int | None
     seed: int
     samples: int
@@ -82,12 +87,18 @@ class Upscaler:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | os.PathLike[str] = "default", **options: Unpack[Options]
+        cls,
+        model: str | os.PathLike[str] = "default",
+        *,
+        scale: float | None = None,
+        **options: Unpack[Options],
     ) -> Upscaler:
         """Load a model that ships with the package by its name, or a model file by its path.
 
         Args:
-            model: "default", or the path of a ``.safetensors`` model file.
+            model: one of ``bidiffsr.list_models()``; "default", the best of them for ``scale``; or
+                the path of a ``.safetensors`` model file.
+            scale: what the pictures will be upscaled by, if that is known; only "default" asks.
             options: what runs the network; by default the engine on all CPUs, without PyTorch.
                 See ``bidiffsr.backends.BackendOptions``.
 
@@ -95,7 +106,7 @@ class Upscaler:
             CheckpointError: the file is missing, damaged, or no model.
             ConfigError: an option is out of range, or PyTorch is needed and not installed.
         """
-        with find_model(model) as path:
+        with find_model(model, scale) as path:
             return cls(*load_backend(path, BackendOptions(**options)))
 
     def __call__(
@@ -103,6 +114,7 @@ class Upscaler:
         image: Any,
         *,
         scale: float | None = None,
+        quality: Quality | None = None,
         steps: int | None = None,
         seed: int = 0,
         samples: int = 1,
@@ -115,7 +127,11 @@ class Upscaler:
             image: a uint8 or uint16 array (H, W, 3), (H, W, 4) with alpha, (H, W, 1) or (H, W);
                 a PIL image; or the path of a picture.
             scale: the factor, at most the one the model was trained for, which is the default.
-            steps: sampling steps; more is slower; by default what the model asks for.
+            quality: one of the ways of sampling that the model names. "fast" is fidelity: one
+                step, the mean of all that the picture could be, with the highest PSNR and no
+                invented detail. "best" is detail: a sample of the diffusion, sharper, with the
+                lowest NIQE. "balanced" lies between. By default what the model asks for.
+            steps: sampling steps, in place of the quality's; more is slower.
             seed: the same seed, file and settings give the same result.
             samples: how many different results to draw.
             tile: the largest side of the parts a large picture is worked on in, in pixels of the
@@ -130,7 +146,8 @@ class Upscaler:
 
         Raises:
             ImageError: ``image`` is none of these, or cannot be read.
-            ConfigError: ``scale``, ``steps``, ``seed``, ``samples`` or ``tile`` is out of range.
+            ConfigError: ``scale``, ``steps``, ``seed``, ``samples`` or ``tile`` is out of range,
+                or the model does not name ``quality``.
             MemoryEstimateError: the picture is too large for the memory there is.
             NumericalError: the network's result is not a picture.
         """
@@ -138,6 +155,7 @@ class Upscaler:
         progress = self.stream(
             source,
             scale=scale,
+            quality=quality,
             steps=steps,
             seed=seed,
             samples=samples,
@@ -163,9 +181,8 @@ class Upscaler:
         """
         samples, seed = settings.get("samples", 1), settings.get("seed", 0)
         tile = settings.get("tile", "auto")
-        sampling, scale = self._settings(
-            settings.get("scale"), settings.get("steps"), samples, tile
-        )
+        sampling = self._sampling(settings.get("quality"), settings.get("steps"))
+        scale = self._scale(settings.get("scale"), samples, tile)
         factor = self.config.scale
         limit = memory_limit(settings.get("max_memory"), self._held_memory)
         plan = self._plan(image, sampling, tile, limit, disk=scratch is not None)
@@ -216,6 +233,7 @@ class Upscaler:
         self,
         *,
         scale: float | None = None,
+        quality: Quality | None = None,
         steps: int | None = None,
         samples: int = 1,
         tile: TileSize = "auto",
@@ -223,13 +241,12 @@ class Upscaler:
         """Make sure, before any work, that these settings suit the model; returns the scale.
 
         Raises:
-            ConfigError: one is out of range.
+            ConfigError: one is out of range, or the model does not name the quality.
         """
-        return self._settings(scale, steps, samples, tile)[1]
+        self._sampling(quality, steps)
+        return self._scale(scale, samples, tile)
 
-    def _settings(
-        self, scale: float | None, steps: int | None, samples: int, tile: TileSize
-    ) -> tuple[SamplingConfig, float]:
+    def _scale(self, scale: float | None, samples: int, tile: TileSize) -> float:
         scale = self.config.scale if scale is None else scale
         least = self.config.scale / LARGEST_SCALE
         if not least <= scale <= self.config.scale:
@@ -242,7 +259,18 @@ class Upscaler:
         least = least_tile(self._multiple)
         if tile != "auto" and tile < least:
             raise ConfigError(f"tile: got {tile}, expected {least} or more, or 'auto'")
-        sampling = self.config.sampling
+        return scale
+
+    def _sampling(self, quality: Quality | None, steps: int | None) -> SamplingConfig:
+        sampling, qualities = self.config.sampling, self.config.qualities
+        if quality is not None:
+            if quality not in qualities:
+                named = ", ".join(qualities) or "none"
+                raise ConfigError(
+                    f"quality: got {quality!r}, this model names {named}; "
+                    "leave it out for the model's default"
+                )
+            sampling = qualities[quality]
         if steps is not None:
             limit = self.config.diffusion.schedule.timesteps
             if not 1 <= steps <= limit:
@@ -250,11 +278,46 @@ class Upscaler:
             sampling = parse_config(
                 SamplingConfig, sampling.model_dump() | {"steps": steps}, "sampling"
             )
-        return sampling, scale
+        return sampling
 
 
-def find_model(model: str | os.PathLike[str]) -> AbstractContextManager[Path]:
-    """The file of a model that ships with the package, by its name, or of another by its path."""
-    if str(model) == "default":
-        return as_file(files("bidiffsr") / "weights" / "default.safetensors")
+def list_models() -> list[str]:
+    """The names of the models that ship with the package."""
+    paths = (Path(file.name) for file in _weights().iterdir())
+    return sorted(path.stem for path in paths if path.suffix == _SUFFIX)
+
+
+def find_model(
+    model: str | os.PathLike[str], scale: float | None = None
+) -> AbstractContextManager[Path]:
+    """The file of a model that ships with the package, by its name, or of another by its path.
+
+    Args:
+        model: see ``Upscaler.from_pretrained``.
+        scale: what "default" is for; None: as much as there is.
+
+    Raises:
+        CheckpointError: ``model`` is neither.
+    """
+    shipped, name = list_models(), os.fspath(model)
+    if name == "default":
+        # Up to ×2, what was trained for that is better than a ×4 result made smaller.
+        doubles = scale is not None and scale <= 2 and "x2-small" in shipped
+        name = "x2-small" if doubles else "x4-small"
+    if name in shipped:
+        return as_file(_weights() / f"{name}{_SUFFIX}")
+    try:
+        missing = not Path(model).is_file()
+    except OSError:
+        missing = False  # reading it will say why
+    if missing:
+        names = ", ".join(["default", *shipped])
+        raise CheckpointError(
+            f"{printable(model)}: no such file, and bidiffsr ships no model of this name; "
+            f"check the path, or choose one of {names}"
+        )
     return nullcontext(Path(model))
+
+
+def _weights() -> Traversable:
+    return files("bidiffsr") / "weights"

@@ -37,6 +37,7 @@ app = App(
 )
 
 Count = Parameter(validator=Number(gte=1))
+Quality = Literal["fast", "balanced", "best"]
 Steps = Annotated[int | None, Parameter(validator=Number(gte=1))]
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**64))]
 

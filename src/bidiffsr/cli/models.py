@@ -134,7 +134,8 @@ def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> 
     """Show what a model is, and what each of its layers costs.
 
     Args:
-        model: `default`, a model file, or `bidiffsr` or `sr3` for the published networks.
+        model: The name of a model that comes with bidiffsr, a model file, or `bidiffsr` or `sr3`
+            for the published networks. Default: x4-small.
         size: Height and width of the output that operations are counted for. Default: 256.
     """
     from bidiffsr.checkpoint import load_model

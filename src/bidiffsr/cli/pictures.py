@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from bidiffsr.cli.app import DEFAULT_RUNNING, Count, Running, Seed, Steps, app
+from bidiffsr.cli.app import DEFAULT_RUNNING, Count, Quality, Running, Seed, Steps, app
 from bidiffsr.errors import BidiffsrError
 from bidiffsr.terminal import complain, note, progress_bars, say, tally
 
@@ -29,6 +29,7 @@ def upscale(
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     scale: Annotated[float | None, Parameter(name=["--scale", "-s"])] = None,
     model: Annotated[str, Parameter(name=["--model", "-n"])] = "default",
+    quality: Quality | None = None,
     steps: Steps = None,
     seed: Seed = 0,
     samples: Annotated[int, Count] = 1,
@@ -36,10 +37,10 @@ def upscale(
     recursive: Annotated[bool, Parameter(name=["--recursive", "-r"])] = False,
     tile: int | Literal["auto"] = "auto",
     max_memory: str | None = None,
-    quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95,
+    file_quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95,
     running: Running = DEFAULT_RUNNING,
 ) -> int:
-    """Make pictures four times larger, filling in detail.
+    """Make pictures larger, filling in detail.
 
     `bidiffsr upscale photo.jpg` writes photo_x4.jpg beside it.
 
@@ -51,9 +52,13 @@ def upscale(
         pictures: Pictures (PNG, JPEG, WebP or TIFF), or folders of them.
         output: Where to: a picture's name, or a folder, which is created. Default: beside
             the picture, as photo_x4.jpg.
-        scale: How many times larger; fractions are fine. Default: the most the model can, 4.
-        model: A model file, instead of the one that comes with bidiffsr.
-        steps: Sampling steps: more take longer. Default: what the model was made for.
+        scale: How many times larger; fractions are fine. Default: the most the model can, which
+            is 4 where none is chosen.
+        model: The name of a model that comes with bidiffsr, such as x4-small, or a model file.
+            Default: the best that comes with bidiffsr for this scale.
+        quality: fast is most faithful: one step, nothing invented, smooth. best is sharpest: it
+            invents detail. balanced lies between. Default: what the model was made for.
+        steps: Sampling steps, in place of the quality's: more take longer.
         seed: Another number gives other invented detail; the same number the same.
         samples: How many different results to make of each picture.
         overwrite: Replace results that exist.
@@ -61,7 +66,7 @@ def upscale(
         tile: Side of the parts that large pictures are worked on in, in pixels, or auto, which
             is the default.
         max_memory: What the program may take, such as 2G or 800M. Default: most of what is free.
-        quality: 1 to 100, for JPEG and WebP. Default: 95.
+        file_quality: 1 to 100, for JPEG and WebP. Default: 95.
     """
     from bidiffsr.jobs import find_sources, plan_jobs
     from bidiffsr.memory import parse_bytes
@@ -69,8 +74,10 @@ def upscale(
 
     memory = None if max_memory is None else parse_bytes(max_memory)
     sources = find_sources(pictures, recursive=recursive)
-    upscaler = Upscaler.from_pretrained(model, **asdict(running))
-    factor = upscaler.check_settings(scale=scale, steps=steps, samples=samples, tile=tile)
+    upscaler = Upscaler.from_pretrained(model, scale=scale, **asdict(running))
+    factor = upscaler.check_settings(
+        scale=scale, quality=quality, steps=steps, samples=samples, tile=tile
+    )
     plan = plan_jobs(sources, output, scale=factor, samples=samples, overwrite=overwrite)
     for job in plan.already_there:
         note(f"{job.outputs[0]}: already there, not made again (--overwrite does)")
@@ -78,9 +85,9 @@ def upscale(
         count, first = len(plan.earlier_results), plan.earlier_results[0]
         note(f"{first}: left out, an earlier result ({count} in all; name one alone to upscale it)")
     failed = 0
-    settings: dict[str, Any] = {"scale": factor, "steps": steps, "seed": seed}
-    settings |= {"tile": tile, "max_memory": memory}
-    settings |= {"overwrite": overwrite, "quality": quality}
+    settings: dict[str, Any] = {"scale": factor, "quality": quality, "steps": steps}
+    settings |= {"seed": seed, "tile": tile, "max_memory": memory}
+    settings |= {"overwrite": overwrite, "file_quality": file_quality}
     with progress_bars() as bars:
         overall = bars.add_task("all pictures", total=len(plan.jobs), status="")
         bars.update(overall, visible=len(plan.jobs) > 1)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -16,6 +16,7 @@ from cyclopts.validators import Number
 from bidiffsr.cli.app import (
     DEFAULT_RUNNING,
     Count,
+    Quality,
     Running,
     Seed,
     Steps,
@@ -23,8 +24,12 @@ from bidiffsr.cli.app import (
     check_text_output,
     write_text,
 )
+from bidiffsr.errors import ConfigError
 from bidiffsr.process import stop_requests
 from bidiffsr.terminal import note, output_console, progress_bars, say, training_display
+
+if TYPE_CHECKING:
+    from bidiffsr.evaluation import Upscaler as Method
 
 
 @app.command(name="eval")
@@ -32,8 +37,9 @@ def evaluate(
     folders: tuple[Path, ...],
     /,
     *,
-    scale: Annotated[int, Parameter(name=["--scale", "-s"], validator=Number(gte=2))] = 4,
+    scale: Annotated[int | None, Parameter(name=["--scale", "-s"], validator=Number(gte=2))] = None,
     model: Annotated[tuple[str, ...], Parameter(name=["--model", "-n"])] = ("default",),
+    quality: tuple[Quality, ...] = (),
     steps: Steps = None,
     seed: Seed = 0,
     limit: Annotated[int | None, Count] = None,
@@ -45,7 +51,7 @@ def evaluate(
 
     `bidiffsr eval Set5 Urban100 --markdown table.md`
 
-    `bidiffsr eval Set5 -n default -n run/model.safetensors --limit 2`
+    `bidiffsr eval Set5 -n default -n run/model.safetensors --quality fast --quality best`
 
     Each picture is made small, upscaled, and compared with itself: PSNR and SSIM on the luma
     (higher is better), NIQE (lower is better), and seconds for a million pixels. Bicubic
@@ -53,35 +59,35 @@ def evaluate(
 
     Args:
         folders: Folders of pictures, or such with HR and LR_bicubic inside.
-        scale: The factor. Default: 4.
-        model: A model file, `default` or `bicubic`; may be given several times.
-        steps: Sampling steps. Default: what the model was made for.
+        scale: The factor. Default: the most that all the models can; 4 for bicubic.
+        model: The name of a model that comes with bidiffsr, a model file, or `bicubic`; may be
+            given several times. Default: `default`, the best that comes with it for this scale.
+        quality: As of `bidiffsr upscale`; may be given several times, which makes a row for each
+            model and quality. Default: what each model was made for.
+        steps: Sampling steps, in place of the quality's.
         seed: Of the sampling noise. Default: 0.
         limit: Score so many pictures of each folder only.
         json_file: Also write all scores to this file.
         markdown: Also write the table to this file.
     """
-    from bidiffsr.evaluation import Score, bicubic, render
+    from bidiffsr.evaluation import Score, render
     from bidiffsr.evaluation import evaluate as scores_of
     from bidiffsr.evaluation.benchmark import Benchmark
 
     for file in filter(None, (json_file, markdown)):
         check_text_output(file)
     counts = [len(Benchmark.open(folder).pictures[:limit]) for folder in folders]
-    methods = {"bicubic": bicubic}
-    for name in model:
-        if name not in methods:
-            methods[name] = _scored_model(name, running, scale=scale, steps=steps, seed=seed)
+    methods, factor = _methods(model, running, scale, quality, steps, seed)
     scores: dict[str, list[Score]] = {name: [] for name in methods}
     with progress_bars() as bars:
         task = bars.add_task("scoring", total=len(methods) * sum(counts), status="")
         for name, method in methods.items():
             for folder in folders:
                 bars.update(task, description=f"{name}: {folder.name}")
-                for score in islice(scores_of(folder, method, scale), limit):
+                for score in islice(scores_of(folder, method, factor), limit):
                     scores[name].append(score)
                     bars.update(task, advance=1, status=f"{score.name} {score.psnr:.2f} dB")
-    report = render(scores, scale)
+    report = render(scores, factor)
     output_console().print(report.table())
     if json_file is not None:
         write_text(json_file, json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n")
@@ -89,12 +95,41 @@ def evaluate(
         write_text(markdown, report.markdown())
 
 
-def _scored_model(name: str, running: Running, **settings: Any) -> Callable[[Any, int], Any]:
+def _methods(
+    models: Sequence[str],
+    running: Running,
+    scale: int | None,
+    qualities: Sequence[Quality],
+    steps: int | None,
+    seed: int,
+) -> tuple[dict[str, Method], int]:
+    """What is scored, by the names of the rows, and the scale."""
+    from bidiffsr.evaluation import bicubic
     from bidiffsr.upscale import Upscaler
 
-    upscaler = Upscaler.from_pretrained(name, **asdict(running))
-    upscaler.check_settings(scale=settings["scale"], steps=settings["steps"])
-    return lambda low, _: upscaler(low, **settings)
+    upscalers = {
+        name: Upscaler.from_pretrained(name, scale=scale, **asdict(running))
+        for name in dict.fromkeys(models)
+        if name != "bicubic"
+    }
+    factor = scale or min((each.config.scale for each in upscalers.values()), default=4)
+
+    def method(name: str, quality: Quality | None) -> Method:
+        upscaler = upscalers[name]
+        try:
+            upscaler.check_settings(scale=factor, quality=quality, steps=steps)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+        return lambda low, scale: upscaler(
+            low, scale=scale, quality=quality, steps=steps, seed=seed
+        )
+
+    methods: dict[str, Method] = {"bicubic": bicubic}
+    for name in upscalers:
+        for quality in qualities or (None,):
+            row = name if quality is None else f"{name} ({quality})"
+            methods[row] = method(name, quality)
+    return methods, factor
 
 
 @app.command(usage="Usage: bidiffsr train CONFIG [--KEY VALUE]...")

@@ -36,8 +36,8 @@ def bench(
     of its own. Their outputs are compared, too.
 
     Args:
-        model: `default`, a model file, or `bidiffsr` or `sr3` for the published networks with
-            random weights, which needs PyTorch.
+        model: The name of a model that comes with bidiffsr, a model file, or `bidiffsr` or `sr3`
+            for the published networks with random weights, which needs PyTorch. Default: x4-small.
         size: Height and width of the output; may be given several times. Default: 256.
         rounds: Timed steps of each system. Default: 7.
         threads: The most that are used. Default: one for each CPU.

@@ -7,10 +7,8 @@ for bit, to an uninterrupted one on the same machine.
 
 from __future__ import annotations
 
-import io
 import math
 import time
-import zlib
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
+from bidiffsr.binary import BinaryConv2d
 from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
@@ -29,13 +28,14 @@ from bidiffsr.diffusion.process import Diffusion
 from bidiffsr.errors import TrainingError
 from bidiffsr.files import write_atomically
 from bidiffsr.nn import build_network
+from bidiffsr.training.compact import read_compact
 from bidiffsr.training.log import TrainingLog
+from bidiffsr.training.state import opened, sealed
+from bidiffsr.training.transfer import transfer
 from bidiffsr.training.validation import Validation
 
 STATE_NAME = "state.pt"
 MODEL_NAME = "model.safetensors"
-CONFIG_KEY = "config"
-_CHECKSUM_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
                     )
                 if logging:
                     loss = float(total) / (iteration - reported)
-                    rate = learning_rate(config.optimizer, iteration - 1, last)
+                    rate = learning_rate(config.optimizer, iteration - 1, last, run.warm_from)
                     log.write(iteration, {"loss": loss, "learning_rate": rate})
                     total.zero_()
                     reported = iteration
@@ -114,9 +114,14 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
             raise
 
 
-def learning_rate(config: OptimizerConfig, iteration: int, iterations: int) -> float:
-    """The rate at ``iteration``, from 0: linear warm-up, then constant or a half cosine."""
-    warm = min(1.0, (iteration + 1) / (config.warmup + 1))
+def learning_rate(
+    config: OptimizerConfig, iteration: int, iterations: int, warm_from: int = 0
+) -> float:
+    """The rate at ``iteration``, from 0: linear warm-up, then constant or a half cosine.
+
+    The optimizer's moments were fresh at ``warm_from``, where the warm-up begins.
+    """
+    warm = min(1.0, (iteration - warm_from + 1) / (config.warmup + 1))
     if config.final_learning_rate is None:
         return warm * config.learning_rate
     done = min(1.0, iteration / iterations)
@@ -131,6 +136,7 @@ class _Run:
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.iteration = 0
+        self.warm_from = 0
         self.diffusion = Diffusion(config.model.diffusion)
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
@@ -150,6 +156,12 @@ class _Run:
         )
         self._restore()
         self._forward = torch.compile(self.model) if config.compile else self.model
+        self._teacher = self._load_teacher(config.teacher)
+        self._weight_binarizers = [
+            (layer, layer.binarize_weight)
+            for layer in self.network.modules()
+            if isinstance(layer, BinaryConv2d) and layer.binarize_weight is not None
+        ]
         device = self.fabric.device
         schedule = self.diffusion.schedule
         self._signal = torch.tensor(schedule.signal, dtype=torch.float32, device=device)
@@ -194,10 +206,14 @@ class _Run:
         target = self.diffusion.prediction.target(clean, noise, signal, noise_level)
 
         self.network.train()
-        said = self._forward(self.diffusion.network_input(noisy, signal), conds, timesteps)
-        loss = _LOSSES[config.loss](said.float(), target)
+        self._binarize_weights(self.iteration >= config.real_weights_until)
+        inputs = self.diffusion.network_input(noisy, signal), conds, timesteps
+        said = self._forward(*inputs)
+        loss = _LOSSES[config.loss](said.float(), self._with_teacher(target, *inputs))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config.optimizer, self.iteration, config.iterations)
+            group["lr"] = learning_rate(
+                config.optimizer, self.iteration, config.iterations, self.warm_from
+            )
         self._fabric_optimizer.zero_grad()
         self.fabric.backward(loss)
         if config.optimizer.clip_norm is not None:
@@ -215,6 +231,11 @@ class _Run:
         return all(bool(weight.isfinite().all()) for weight in weights)
 
     def _draw_timesteps(self, count: int) -> Tensor:
+        if self.config.timestep_per_batch:
+            return self._draw_timesteps_of(1).expand(count)
+        return self._draw_timesteps_of(count)
+
+    def _draw_timesteps_of(self, count: int) -> Tensor:
         total = len(self.diffusion.schedule)
         share = self.config.start_probability
         device = self.fabric.device
@@ -224,31 +245,48 @@ class _Run:
         elsewhere = torch.randint(total - 1, (count,))
         return torch.where(at_start, total - 1, elsewhere).to(device)
 
+    def _with_teacher(self, target: Tensor, *inputs: Tensor) -> Tensor:
+        share = self.config.teacher_share
+        if self._teacher is None or not share:
+            return target
+        with torch.no_grad():
+            return torch.lerp(target, self._teacher(*inputs).float(), share)
+
+    def _load_teacher(self, path: Path | None) -> nn.Module | None:
+        if path is None:
+            return None
+        teacher, model = load_model(path)
+        if (model.diffusion, model.scale) != (self.config.model.diffusion, self.config.model.scale):
+            raise TrainingError(
+                f"{path}: was trained for another diffusion or scale than model; a teacher must "
+                "predict the same thing"
+            )
+        return self.fabric.to_device(teacher.requires_grad_(False))
+
+    def _binarize_weights(self, binary: bool) -> None:
+        for layer, binarizer in self._weight_binarizers:
+            layer.binarize_weight = binarizer if binary else None
+
     def _initialize(self, path: Path) -> None:
         network, other = load_model(path)
-        if other.network != self.config.model.network:
+        if not transfer(network, other.network, self.network, self.config.model.network):
             raise TrainingError(
-                f"{path}: holds another network than model.network; make them the same"
+                f"{path}: holds another network than model.network; make them the same but for "
+                "method, or channels by a whole factor"
             )
-        self.network.load_state_dict(network.state_dict())
 
     def save(self) -> None:
         """Write the state and the averaged weights, each whole or not at all."""
         state = {
-            CONFIG_KEY: self._fingerprint(),
+            "config": self._fingerprint(),
             "iteration": self.iteration,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        # To memory first: torch's own file writing hides the system's reason when it fails. The
-        # checksum goes behind the archive, since torch does not check the archive's own.
-        data = io.BytesIO()
-        torch.save(state, data)
-        data.write(zlib.crc32(data.getbuffer()).to_bytes(_CHECKSUM_BYTES, "little"))
-        write_atomically(
-            self._state_path, lambda temporary: temporary.write_bytes(data.getbuffer())
-        )
+        # To memory first: torch's own file writing hides the system's reason when it fails.
+        data = sealed(state)
+        write_atomically(self._state_path, lambda temporary: temporary.write_bytes(data))
         self.save_model()
 
     def save_model(self) -> None:
@@ -260,18 +298,13 @@ class _Run:
         return self.config.output / STATE_NAME
 
     def _restore(self) -> None:
-        path = self._state_path
-        if not path.exists():
+        here = self._state_path.exists()
+        path = self._state_path if here else self.config.resume_from
+        if path is None:
             return
         try:
-            data = path.read_bytes()
-            content, checksum = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
-            if zlib.crc32(content) != int.from_bytes(checksum, "little"):
-                raise ValueError("checksum")
-            state = torch.load(
-                io.BytesIO(content), map_location=self.fabric.device, weights_only=True
-            )
-            if state[CONFIG_KEY] != self._fingerprint():
+            state = opened(path.read_bytes()) if here else read_compact(path)
+            if state["config"] != self._fingerprint():
                 raise TrainingError(
                     f"{path}: is of a run with another configuration; choose another output or "
                     "delete it"
@@ -280,6 +313,8 @@ class _Run:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.iteration = int(state["iteration"])
+            steps = (int(moments["step"]) for moments in self.optimizer.state.values())
+            self.warm_from = self.iteration - max(steps, default=0)
         except TrainingError:
             raise
         except Exception as error:  # torch raises many kinds for damaged files
@@ -289,10 +324,9 @@ class _Run:
 
     def _fingerprint(self) -> str:
         """The configuration but for what does not change the weights."""
-        free: Any = dict.fromkeys(
-            ("output", "validation", "checkpoint_every", "log_every", "minutes", "accelerator"),
-            True,
-        )
+        elsewhere = ("output", "resume_from", "accelerator", "minutes")
+        watching = ("validation", "checkpoint_every", "log_every")
+        free: Any = dict.fromkeys(elsewhere + watching, True)
         free["data"] = {"workers", "cache"}
         return self.config.model_dump_json(exclude=free)
 

@@ -1,0 +1,125 @@
+"""Scores a model at many samplings: its perception-distortion curve, from which qualities come.
+
+python recipes/curve.py MODEL FOLDER [--pictures N] [--output curve] [--steps 1 2 4] [--noise 1 0.9]
+
+writes ``<output>.json`` with every score and ``<output>.png``, PSNR against NIQE.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from itertools import islice, product
+from pathlib import Path
+from typing import Any
+
+from bidiffsr import Upscaler
+from bidiffsr.config import SamplingConfig, parse_config
+from bidiffsr.evaluation import Upscaler as Method
+from bidiffsr.evaluation import bicubic, evaluate, niqe, summarize
+from bidiffsr.evaluation.benchmark import Benchmark
+
+Point = dict[str, Any]
+
+
+def score(folder: Path, method: Method, scale: int, pictures: int | None) -> Point:
+    """Means over the folder's first pictures, and seconds for all of them."""
+    started = time.perf_counter()
+    (mean,) = summarize(islice(evaluate(folder, method, scale), pictures))
+    seconds = time.perf_counter() - started
+    return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe, "seconds": seconds}
+
+
+def samplings(
+    base: SamplingConfig, steps: Sequence[int], noises: Sequence[float], etas: Sequence[float]
+) -> list[SamplingConfig]:
+    """All combinations; one step knows no noise, so it stands there once."""
+    combined = product(steps, noises, etas)
+    found = [
+        {"steps": count} | ({"noise_scale": noise, "eta": eta} if count > 1 else {})
+        for count, noise, eta in combined
+    ]
+    unique = [one for index, one in enumerate(found) if one not in found[:index]]
+    return [parse_config(SamplingConfig, base.model_dump() | one, "sampling") for one in unique]
+
+
+def curve(
+    model: str, folder: Path, pictures: int | None, chosen: argparse.Namespace
+) -> list[Point]:
+    """Every sampling's scores, with bicubic's and the originals' beside them."""
+    made = Upscaler.from_pretrained(model)
+    scale = made.config.scale
+    points = [{"name": "bicubic"} | score(folder, bicubic, scale, pictures)]
+    originals = [
+        niqe(pair.high, crop=scale)
+        for pair in islice(Benchmark.open(folder).pairs(scale), pictures)
+    ]
+    points.append({"name": "original", "niqe": sum(originals) / len(originals)})
+    for sampling in samplings(made.config.sampling, chosen.steps, chosen.noise, chosen.eta):
+        config = made.config.model_copy(update={"sampling": sampling})
+        upscaler = Upscaler(made.backend, config)
+        point = {"name": _name(sampling)} | sampling.model_dump()
+        point |= score(folder, lambda low, _, upscaler=upscaler: upscaler(low), scale, pictures)
+        psnr, ssim, quality = (point[key] for key in ("psnr", "ssim", "niqe"))
+        print(f"{point['name']}: {psnr:.2f} dB, {ssim:.4f}, NIQE {quality:.2f}", flush=True)
+        points.append(point)
+    return points
+
+
+def _name(sampling: SamplingConfig) -> str:
+    if sampling.steps == 1:
+        return "1 step"
+    eta = f", eta {sampling.eta:g}" if sampling.eta else ""
+    return f"{sampling.steps} steps, noise {sampling.noise_scale:g}{eta}"
+
+
+def plot(points: Sequence[Point], title: str, path: Path) -> None:
+    """PSNR against NIQE: left and up is better."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
+    for steps in sorted({point["steps"] for point in points if "steps" in point}):
+        line = [point for point in points if point.get("steps") == steps]
+        line.sort(key=lambda point: point["niqe"])
+        niqes, psnrs = [p["niqe"] for p in line], [p["psnr"] for p in line]
+        axis.plot(niqes, psnrs, "o-", label=f"{steps} step{'s' * (steps > 1)}")
+        for point in line:
+            if steps > 1:
+                axis.annotate(
+                    f" {point['noise_scale']:g}", (point["niqe"], point["psnr"]), fontsize=8
+                )
+    plain, originals = points[0], points[1]
+    axis.plot(plain["niqe"], plain["psnr"], "ks", label="bicubic")
+    axis.axvline(originals["niqe"], color="gray", linestyle=":", label="NIQE of the originals")
+    axis.set_xlabel("NIQE (lower: more like a photograph)")
+    axis.set_ylabel("PSNR of the luma, dB")
+    axis.set_title(f"{title}\n(numbers: noise scale)")
+    axis.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    """Score, write, plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--pictures", type=int, default=None)
+    parser.add_argument("--output", type=Path, default=Path("curve"))
+    parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 0.9, 0.8])
+    parser.add_argument("--eta", type=float, nargs="+", default=[0.0])
+    chosen = parser.parse_args()
+    points = curve(chosen.model, chosen.folder, chosen.pictures, chosen)
+    chosen.output.with_suffix(".json").write_text(json.dumps(points, indent=1) + "\n")
+    plot(points, f"{chosen.model} on {chosen.folder.name}", chosen.output.with_suffix(".png"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Trains the runs of a study at equal price, scores them, and writes a table.
+
+python recipes/study.py recipes/study.yml [RUN]...
+
+A run that has been scored is left as it is, one that was stopped goes on. The table,
+``scores.md`` in the study's folder, holds every run that has scores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from bidiffsr import Upscaler
+from bidiffsr.checkpoint import load_model
+from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.evaluation import bicubic, evaluate, summarize
+from bidiffsr.nn import build_network
+from bidiffsr.nn.counting import count
+from bidiffsr.overrides import with_overrides
+from bidiffsr.training.trainer import MODEL_NAME, train
+
+SCORES_NAME = "scores.json"
+# A backward pass computes two gradients for each product of the forward pass.
+_PASSES = 3
+
+
+class Study:
+    """The runs that a YAML file describes."""
+
+    def __init__(self, path: Path) -> None:
+        self._where = str(path)
+        self._text: Any = load_yaml(path)
+        self.output = Path(self._text["output"])
+        self.names: list[str] = list(self._text["runs"])
+
+    def run(self, name: str) -> None:
+        """Train and score one run, if that is not done."""
+        folder = self.output / name
+        if (folder / SCORES_NAME).exists():
+            return
+        config = self._config(name)
+        started = time.perf_counter()
+        with closing(train(config)) as iterations:
+            for progress in iterations:
+                if progress.loss is not None:
+                    print(f"{name}: {progress.iteration}/{config.iterations} {progress.loss:.4f}")
+        result = {
+            "what": self._text["runs"][name]["what"],
+            "iterations": config.iterations,
+            "seconds": time.perf_counter() - started,
+            **self._scores(folder / MODEL_NAME, config),
+        }
+        (folder / "state.pt").unlink()  # large, and never needed again
+        (folder / SCORES_NAME).write_text(json.dumps(result, indent=2) + "\n")
+
+    def _config(self, name: str) -> TrainingConfig:
+        """The run's configuration, its iterations as many as the price allows."""
+        run = self._text["runs"][name]
+        tokens = [f"--output={self.output / name}", "--iterations=1"]
+        for key, value in run.get("change", {}).items():
+            if isinstance(value, str) and value.startswith("<"):
+                value = str(self.output / value.strip("<>") / MODEL_NAME)
+            tokens.append(f"--{key}={json.dumps(value)}")
+        values = with_overrides(self._text["base"], tokens, self._where)
+        until = values.pop("real_weights_until", 0)
+        config = parse_config(TrainingConfig, values, self._where)
+        price = _PASSES * _macs(build_network(config.model.network), config.data.crop)
+        if config.teacher is not None:
+            price += _macs(load_model(config.teacher)[0], config.data.crop)
+        budget = float(self._text["macs"]) * run.get("share", 1)
+        iterations = round(budget / price / config.batch)
+        values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
+        return parse_config(TrainingConfig, values, self._where)
+
+    def _scores(self, model: Path, config: TrainingConfig) -> dict[str, Any]:
+        upscaler = Upscaler.from_pretrained(model)
+        steps = config.model.sampling.steps
+        return {
+            str(used): self._score(lambda low, _, used=used: upscaler(low, steps=used), config)
+            for used in sorted({1, 4, 8, steps})
+            if used <= steps
+        }
+
+    def _score(self, method: Any, config: TrainingConfig) -> dict[str, float | None]:
+        scores = evaluate(Path(self._text["validation"]), method, config.model.scale)
+        (mean,) = summarize(islice(scores, self._text["pictures"]))
+        return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
+
+    def table(self) -> str:
+        """All runs that have scores, as a Markdown table."""
+        names = ["run", "what", "iterations", "minutes", "1 step: PSNR", "SSIM", "NIQE"]
+        names += ["steps", "PSNR", "SSIM", "NIQE"]
+        rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+        plain = self._score(bicubic, parse_config(TrainingConfig, self._base(), self._where))
+        rows.append(f"| bicubic | | | | {_cells(plain)} | | | | |")
+        for name in self.names:
+            path = self.output / name / SCORES_NAME
+            if path.exists():
+                rows += _rows(name, json.loads(path.read_text()))
+        return "\n".join(rows) + "\n"
+
+    def _base(self) -> Any:
+        return with_overrides(self._text["base"], [f"--output={self.output}"], self._where)
+
+
+def _macs(network: Any, side: int) -> int:
+    """Multiply-accumulates of a forward pass; in training a one-bit one costs what others cost."""
+    return sum(layer.macs + layer.binary_macs for layer in count(network, side, side))
+
+
+def _rows(name: str, result: dict[str, Any]) -> list[str]:
+    runs = {int(steps): scores for steps, scores in result.items() if steps.isdigit()}
+    first = f"{result['what']} | {result['iterations']} | {result['seconds'] / 60:.1f}"
+    lines = []
+    for steps in sorted(runs.keys() - {1}) or [1]:
+        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else " | | | | | | "
+        lines.append(f"| {left} | {steps} | {_cells(runs[steps])} |")
+    return lines
+
+
+def _cells(scores: dict[str, float | None]) -> str:
+    psnr, ssim, niqe = scores["psnr"], scores["ssim"], scores["niqe"]
+    return f"{psnr:.2f} | {ssim:.4f} | {'' if niqe is None else format(niqe, '.2f')}"
+
+
+def main() -> int:
+    """Run the study, or the runs of it that are named."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("runs", nargs="*", help="all, where none is named")
+    arguments = parser.parse_args()
+    study = Study(arguments.study)
+    if unknown := set(arguments.runs) - set(study.names):
+        parser.error(f"{', '.join(sorted(unknown))}: not in {arguments.study}")
+    for name in arguments.runs or study.names:
+        study.run(name)
+        (study.output / "scores.md").write_text(study.table())
+    print(study.table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

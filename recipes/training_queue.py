@@ -1,0 +1,286 @@
+"""Trains models on a rented GPU, which is used in slices of a few minutes.
+
+Such a machine starts bare, takes 64 MiB with each call and gives back 8 files of 16 MiB, 64 MiB
+in all. What lies on it stays while it is warm; a slice that was cut off goes on from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shlex
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from cyclopts import App
+
+from bidiffsr.cli.research import train
+from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.errors import ConfigError, TrainingError
+from bidiffsr.files import write_atomically
+from bidiffsr.images import find_images
+from bidiffsr.memory import parse_bytes
+from bidiffsr.nn import build_network
+from bidiffsr.nn.counting import count
+from bidiffsr.overrides import with_overrides
+from bidiffsr.packed import load_packed, save_packed
+from bidiffsr.terminal import complain, explanation, metric, say
+from bidiffsr.training.compact import write_compact
+from bidiffsr.training.state import opened
+from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME
+
+RECIPE = Path(__file__).with_name("x4_small.yml")
+PICTURES = Path("runs/pictures")
+COMPACT_NAME = "state"
+LOG_NAME = "log.jsonl"
+BROUGHT_BACK = 64 * 2**20
+"""Bytes of all that one call gives back."""
+
+# What all runs change in RECIPE: a GPU's batches, and a rate that ends at zero.
+_ON_A_GPU = (
+    f"--data.folders=[{PICTURES}/photos, {PICTURES}/gb82]",
+    "--data.crop=96",
+    "--data.workers=8",
+    "--batch=32",
+    "--optimizer.final_learning_rate=0.0",
+    "--checkpoint_every=500",
+    "--validation.folders=[]",
+)
+_BASE = (
+    "--model.network.channels=64",
+    "--model.network.norm_groups=16",
+    "--iterations=20000",
+    "--optimizer.learning_rate=7.0e-4",  # weights start smaller in a wider network
+)
+_X2 = ("--model.scale=2", "--model.diffusion.residual_scale=0.05")  # there is less to add
+QUEUE: dict[str, tuple[str, ...]] = {
+    "x4_base": _BASE,
+    "x4_small": (),
+    "x2_base": (*_BASE, *_X2),
+    "x2_small": _X2,
+}
+"""What each run changes beyond that, the most valuable run first."""
+
+_TOY = (
+    "--model.network.channels=8",
+    "--model.network.norm_groups=4",
+    "--data.exclude=[]",
+    "--data.crop=32",
+    "--data.workers=0",
+    "--batch=2",
+    "--iterations=3",
+    "--checkpoint_every=1",
+    "--log_every=1",
+    "--accelerator=cpu",
+    "--precision=32-true",
+    "--compile=false",
+)
+
+# An assumption: what such a network keeps up on a GPU of which products alone get 800 TFLOP/s.
+_FLOPS = 50e12
+_SLICE_MINUTES = 9
+# A backward pass computes two gradients for each product of the forward pass.
+_PASSES = 3
+
+_CHECKSUMS = "SHA256SUMS"
+# At most: a file's headers, padding and line of checksums; and what ends an archive.
+_TAR_FILE, _TAR_END = 4096, 16384
+
+app = App(name="training_queue", help=__doc__, result_action="return_value")
+
+
+@app.command(name="list")
+def show(*, limit: str = "48M") -> None:
+    """Print the runs, the most valuable first, and the shards of their pictures.
+
+    Args:
+        limit: Of each shard, bytes.
+    """
+    for name in QUEUE:
+        config = _config(_tokens(name))
+        operations = 2 * _PASSES * _macs(config) * config.batch * config.iterations
+        minutes = operations / _FLOPS / 60
+        say(
+            f"{name}: {config.iterations} iterations, {operations / 1e15:.0f} PFLOP; at "
+            f"{metric(_FLOPS)}FLOP/s {minutes:.0f} minutes, {math.ceil(minutes / _SLICE_MINUTES)} "
+            "slices"
+        )
+        say("  " + shlex.join(["bidiffsr", "train", f"recipes/{RECIPE.name}", *_tokens(name)]))
+    originals = [folder for folder in _originals() if folder.is_dir()]
+    for number, files in enumerate(_shards(originals, parse_bytes(limit)) if originals else []):
+        size = sum(file.stat().st_size for file in files)
+        say(f"{_shard_name(number)}: {len(files)} pictures, {metric(size)}B")
+
+
+@app.command
+def stage(out: Path, /, *folders: Path, limit: str = "48M") -> None:
+    """Pack pictures, as they are, into tar files that each fit one call.
+
+    Args:
+        out: The folder for them.
+        folders: Of the pictures. Default: those of the recipe.
+        limit: Of each tar file, bytes.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for number, files in enumerate(_shards(folders or _originals(), parse_bytes(limit))):
+        path = out / _shard_name(number)
+        write_atomically(path, lambda temporary, files=files: _write_shard(temporary, files))
+        say(f"{path}: {len(files)} pictures, {metric(path.stat().st_size)}B")
+
+
+@app.command
+def unstage(*shards: Path, into: Path = PICTURES) -> None:
+    """Unpack tar files of `stage`, each once its checksums are known to be right.
+
+    Args:
+        shards: The tar files; some now, others with a later call.
+        into: Where the runs look for the pictures.
+    """
+    for shard in shards:
+        try:
+            with tarfile.open(shard, "r:") as archive:
+                members = _checked(archive)
+                archive.extractall(into, members, filter="data")
+        except (tarfile.TarError, ValueError) as error:
+            raise TrainingError(f"{shard}: is damaged ({error}); bring it again") from None
+        say(f"{into}: {len(members)} pictures of {shard.name}")
+
+
+@app.command(name="slice")
+def train_slice(
+    name: str,
+    /,
+    *,
+    out: Path,
+    minutes: float = _SLICE_MINUTES,
+    resume: Path | None = None,
+    toy: bool = False,
+) -> int:
+    """Train one run for some minutes; then write what goes on elsewhere, and the packed model.
+
+    Where runs/NAME holds a checkpoint, the run goes on from that: after a slice that was cut off,
+    the same command does.
+
+    Args:
+        name: Of the run.
+        out: The folder to bring back.
+        minutes: To train; starting and writing take about another.
+        resume: A folder that an earlier slice brought back.
+        toy: A network and a run so small that a CPU does it in seconds.
+    """
+    tokens = [*_tokens(name), f"--minutes={minutes}"]
+    if toy:
+        tokens += [f"--output=runs/toy_{name}", *_TOY]
+    if resume is not None:
+        tokens.append(f"--resume_from={resume / COMPACT_NAME}")
+    folder = _config(tokens).output
+    if resume is not None and not (folder / STATE_NAME).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(resume / LOG_NAME, folder)
+    code = train(RECIPE, *tokens)
+    out.mkdir(parents=True, exist_ok=True)
+    model = load_packed(folder / MODEL_NAME)
+    brought = [out / f"{name}.safetensors", out / LOG_NAME]
+    save_packed(brought[0], model.config, model.tensors)
+    shutil.copy(folder / LOG_NAME, brought[1])
+    room = BROUGHT_BACK - sum(file.stat().st_size for file in brought)
+    write_compact(out / COMPACT_NAME, opened((folder / STATE_NAME).read_bytes()), room)
+    return code
+
+
+def _tokens(name: str) -> list[str]:
+    if name not in QUEUE:
+        raise ConfigError(f"{name}: no such run; choose one of {', '.join(QUEUE)}")
+    return [f"--output=runs/{name}", *_ON_A_GPU, *QUEUE[name]]
+
+
+def _config(tokens: Sequence[str]) -> TrainingConfig:
+    values = with_overrides(load_yaml(RECIPE), tokens, str(RECIPE))
+    return parse_config(TrainingConfig, values, str(RECIPE))
+
+
+def _macs(config: TrainingConfig) -> int:
+    with torch.device("meta"):
+        network = build_network(config.model.network)
+    layers = count(network, config.data.crop, config.data.crop)
+    return sum(layer.macs + layer.binary_macs for layer in layers)
+
+
+def _originals() -> tuple[Path, ...]:
+    return parse_config(TrainingConfig, load_yaml(RECIPE), str(RECIPE)).data.folders
+
+
+def _shards(folders: Iterable[Path], limit: int) -> list[list[Path]]:
+    """The pictures of the folders, in order, as many in each shard as it holds."""
+    shards: list[list[Path]] = []
+    room = 0
+    for file in find_images(folders):
+        size = file.stat().st_size + _TAR_FILE
+        if size + _TAR_END > limit:
+            raise ConfigError(f"{file}: {metric(size)}B are more than a shard; raise --limit")
+        if size > room:
+            shards.append([])
+            room = limit - _TAR_END
+        shards[-1].append(file)
+        room -= size
+    return shards
+
+
+def _shard_name(number: int) -> str:
+    return f"pictures.{number:03}.tar"
+
+
+def _write_shard(path: Path, files: Sequence[Path]) -> None:
+    names = [f"{file.parent.name}/{file.name}" for file in files]
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {name}\n"
+        for file, name in zip(files, names, strict=True)
+    ]
+    checksums = "".join(lines).encode()
+    first = tarfile.TarInfo(_CHECKSUMS)
+    first.size = len(checksums)
+    with tarfile.open(path, "w", dereference=True) as archive:
+        archive.addfile(first, BytesIO(checksums))
+        for file, name in zip(files, names, strict=True):
+            archive.add(file, name, filter=_without_owner)
+
+
+def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    return member.replace(mtime=0, mode=0o644, uid=0, gid=0, uname="", gname="", deep=False)
+
+
+def _checked(archive: tarfile.TarFile) -> list[tarfile.TarInfo]:
+    """The pictures of a shard; ValueError where they are not what its checksums say."""
+    first, *members = archive.getmembers() or [tarfile.TarInfo()]
+    found = [f"{_sha256(archive, member)}  {member.name}" for member in members]
+    listed: Any = archive.extractfile(first) if first.name == _CHECKSUMS else None
+    if listed is None or listed.read().decode().splitlines() != found:
+        raise ValueError("checksums")
+    return members
+
+
+def _sha256(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file: Any = archive.extractfile(member) if member.isreg() else None
+    return "" if file is None else hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    try:
+        return app(arguments) or 0
+    except Exception as error:
+        explained = explanation(error)
+        if explained is None:
+            raise
+        complain(explained)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
