@@ -18,17 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from bidiffsr import Upscaler
-from bidiffsr.checkpoint import load_model
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
 from bidiffsr.evaluation import bicubic, evaluate, summarize
-from bidiffsr.nn import build_network
-from bidiffsr.nn.counting import count
 from bidiffsr.overrides import with_overrides
+from bidiffsr.training.cost import iteration_macs
 from bidiffsr.training.trainer import MODEL_NAME, train
 
 SCORES_NAME = "scores.json"
-# A backward pass computes two gradients for each product of the forward pass.
-_PASSES = 3
 
 
 class Study:
@@ -71,11 +67,8 @@ class Study:
         values = with_overrides(self._text["base"], tokens, self._where)
         until = values.pop("real_weights_until", 0)
         config = parse_config(TrainingConfig, values, self._where)
-        price = _PASSES * _macs(build_network(config.model.network), config.data.crop)
-        if config.teacher is not None:
-            price += _macs(load_model(config.teacher)[0], config.data.crop)
         budget = float(self._text["macs"]) * run.get("share", 1)
-        iterations = round(budget / price / config.batch)
+        iterations = round(budget / iteration_macs(config))
         values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
         return parse_config(TrainingConfig, values, self._where)
 
@@ -108,11 +101,6 @@ class Study:
 
     def _base(self) -> Any:
         return with_overrides(self._text["base"], [f"--output={self.output}"], self._where)
-
-
-def _macs(network: Any, side: int) -> int:
-    """Multiply-accumulates of a forward pass; in training a one-bit one costs what others cost."""
-    return sum(layer.macs + layer.binary_macs for layer in count(network, side, side))
 
 
 def _rows(name: str, result: dict[str, Any]) -> list[str]:

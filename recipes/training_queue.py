@@ -17,7 +17,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import torch
 from cyclopts import App
 
 from bidiffsr.cli.research import train
@@ -26,12 +25,11 @@ from bidiffsr.errors import ConfigError, TrainingError
 from bidiffsr.files import write_atomically
 from bidiffsr.images import find_images
 from bidiffsr.memory import parse_bytes
-from bidiffsr.nn import build_network
-from bidiffsr.nn.counting import count
 from bidiffsr.overrides import with_overrides
 from bidiffsr.packed import load_packed, save_packed
 from bidiffsr.terminal import complain, explanation, metric, say
 from bidiffsr.training.compact import write_compact
+from bidiffsr.training.cost import iteration_macs
 from bidiffsr.training.state import opened
 from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME
 
@@ -85,8 +83,6 @@ _TOY = (
 # An assumption: what such a network keeps up on a GPU of which products alone get 800 TFLOP/s.
 _FLOPS = 50e12
 _SLICE_MINUTES = 9
-# A backward pass computes two gradients for each product of the forward pass.
-_PASSES = 3
 
 _CHECKSUMS = "SHA256SUMS"
 # At most: a file's headers, padding and line of checksums; and what ends an archive.
@@ -104,7 +100,7 @@ def show(*, limit: str = "48M") -> None:
     """
     for name in QUEUE:
         config = _config(_tokens(name))
-        operations = 2 * _PASSES * _macs(config) * config.batch * config.iterations
+        operations = 2 * iteration_macs(config) * config.iterations
         minutes = operations / _FLOPS / 60
         say(
             f"{name}: {config.iterations} iterations, {operations / 1e15:.0f} PFLOP; at "
@@ -203,13 +199,6 @@ def _tokens(name: str) -> list[str]:
 def _config(tokens: Sequence[str]) -> TrainingConfig:
     values = with_overrides(load_yaml(RECIPE), tokens, str(RECIPE))
     return parse_config(TrainingConfig, values, str(RECIPE))
-
-
-def _macs(config: TrainingConfig) -> int:
-    with torch.device("meta"):
-        network = build_network(config.model.network)
-    layers = count(network, config.data.crop, config.data.crop)
-    return sum(layer.macs + layer.binary_macs for layer in layers)
 
 
 def _originals() -> tuple[Path, ...]:

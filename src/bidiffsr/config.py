@@ -200,6 +200,8 @@ class SamplingConfig(Config):
     eta: Fraction = 0.0
     noise_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Standard deviation of the start noise; below 1 trades detail for fidelity."""
+    back_projections: Annotated[int, Field(ge=0, le=16, exclude_if=lambda count: not count)] = 0
+    """How often the clean picture is corrected by what it lacks, made small, of its source."""
 
     @model_validator(mode="after")
     def _check(self) -> SamplingConfig:

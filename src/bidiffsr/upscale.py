@@ -22,7 +22,7 @@ from bidiffsr.images import Image, premultiply, to_float
 from bidiffsr.memory import MemoryPlan, TileSize, held_memory, memory_limit, plan_memory
 from bidiffsr.resize import LARGEST_SCALE
 from bidiffsr.results import finish
-from bidiffsr.sampling import PictureSampler, picture_bytes, upscaled_condition
+from bidiffsr.sampling import PictureSampler, back_project, picture_bytes, upscaled_condition
 from bidiffsr.tiling import TiledNetwork, least_tile
 
 # The published test code pads to this, whatever the network needs.
@@ -197,6 +197,8 @@ class Upscaler:
 
         def finished(chain: PictureSampler) -> Image:
             picture = chain.picture()[: image.height * factor, : image.width * factor]
+            for _ in range(sampling.back_projections):
+                back_project(picture, colour, factor)
             shrink = scale / factor
             return finish(picture, image, opacity, shrink=shrink, scale=scale, folder=folder)
 

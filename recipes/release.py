@@ -1,0 +1,107 @@
+"""Makes a model file and its card from a training run.
+
+python recipes/release.py models/x4-small.yml runs/x4_small/model.safetensors BENCHMARK...
+
+The YAML file says where the model goes, how it is sampled, where it comes from and what to know.
+It is packed, scored on the benchmark folders at every quality, and its card is written beside the
+YAML file with the scores, which are kept as ``.json`` too. Without BENCHMARK the card is made of
+the scores that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bidiffsr.cli import main as bidiffsr
+from bidiffsr.config import load_yaml
+from bidiffsr.model_file import open_model_file
+from bidiffsr.packed import load_packed
+
+_SEEN = {"fast": "fidelity: the mean", "balanced": "the default", "best": "detail: a sample"}
+
+
+def pack(card: dict[str, Any], run: Path) -> None:
+    """Write the packed model, described as the card says and by the commit it is made at."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    described = {
+        "sampling": card["qualities"][card["default"]],
+        "qualities": card["qualities"],
+        "provenance": card["provenance"] | {"packed at commit": commit.stdout.strip()},
+    }
+    tokens = [f"--{key}={json.dumps(value)}" for key, value in described.items()]
+    _bidiffsr("pack", str(run), "-o", card["file"], "--overwrite", "--verify", *tokens)
+
+
+def score(card: dict[str, Any], benchmarks: list[str], path: Path) -> None:
+    """Score every quality on the benchmarks."""
+    qualities = [token for name in card["qualities"] for token in ("--quality", name)]
+    _bidiffsr("eval", *benchmarks, "-n", card["file"], *qualities, "--json", str(path))
+
+
+def render(card: dict[str, Any], name: str, scores: dict[str, Any]) -> str:
+    """The card, Markdown."""
+    file = Path(card["file"])
+    with open_model_file(file) as opened:
+        config = opened.config
+    network = config.network
+    sets = [each["set"] for each in scores["methods"][0]["sets"]]
+    heads = ["PSNR (dB) / SSIM / NIQE", *sets, "s/megapixel"]
+    rows = [heads, ["---"] * len(heads)]
+    for method in scores["methods"]:
+        quality = method["method"].partition("(")[2].rstrip(")")
+        title = method["method"] if not quality else f"`{quality}`, {_sampled(card, quality)}"
+        cells = [f"{s['psnr']:.2f} / {s['ssim']:.4f} / {s['niqe']:.2f}" for s in method["sets"]]
+        seconds = sum(s["seconds"] for s in method["sets"])
+        pixels = sum(s["megapixels"] for s in method["sets"])
+        rows.append([title, *cells, f"{seconds / pixels:.2g}"])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    origin = "\n".join(f"- {key}: {value}" for key, value in config.provenance.items())
+    size = file.stat().st_size / 1e6
+    return (
+        f"# {name}\n\n{card['summary'].strip()}\n\n"
+        f"`{file}`, {size:.2f} MB: BI-DiffSR's U-Net with C = {network.channels}, "
+        f"{network.norm_groups} norm groups, ×{config.scale}, "
+        f"{len(load_packed(file).tensors)} tensors.\n\n"
+        f"## Scores\n\n{table}\n\n{card['scored'].strip()}\n\n"
+        f"## Where it comes from\n\n{origin}\n\n"
+        f"## What to know\n\n{card['notes'].strip()}\n"
+    )
+
+
+def _sampled(card: dict[str, Any], quality: str) -> str:
+    steps = card["qualities"][quality]["steps"]
+    default = " (the default)" if quality == card["default"] else ""
+    return f"{_SEEN[quality].partition(':')[0] if not default else 'default'}, {steps} step{'s' * (steps > 1)}"
+
+
+def _bidiffsr(*arguments: str) -> None:
+    if code := bidiffsr(list(arguments)):
+        sys.exit(code)
+
+
+def main() -> int:
+    """Pack, score, write the card."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("card", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("benchmarks", nargs="*")
+    chosen = parser.parse_args()
+    card = load_yaml(chosen.card)
+    record = chosen.card.with_suffix(".json")
+    pack(card, chosen.run)
+    if chosen.benchmarks:
+        score(card, chosen.benchmarks, record)
+    text = render(card, chosen.card.stem, json.loads(record.read_text()))
+    chosen.card.with_suffix(".md").write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
