@@ -20,9 +20,6 @@ from typing import Any
 from bidiffsr.cli import main as bidiffsr
 from bidiffsr.config import load_yaml
 from bidiffsr.model_file import open_model_file
-from bidiffsr.packed import load_packed
-
-_SEEN = {"fast": "fidelity: the mean", "balanced": "the default", "best": "detail: a sample"}
 
 
 def pack(card: dict[str, Any], run: Path) -> None:
@@ -50,35 +47,35 @@ def render(card: dict[str, Any], name: str, scores: dict[str, Any]) -> str:
     file = Path(card["file"])
     with open_model_file(file) as opened:
         config = opened.config
-    network = config.network
     sets = [each["set"] for each in scores["methods"][0]["sets"]]
     heads = ["PSNR (dB) / SSIM / NIQE", *sets, "s/megapixel"]
     rows = [heads, ["---"] * len(heads)]
     for method in scores["methods"]:
-        quality = method["method"].partition("(")[2].rstrip(")")
-        title = method["method"] if not quality else f"`{quality}`, {_sampled(card, quality)}"
         cells = [f"{s['psnr']:.2f} / {s['ssim']:.4f} / {s['niqe']:.2f}" for s in method["sets"]]
         seconds = sum(s["seconds"] for s in method["sets"])
         pixels = sum(s["megapixels"] for s in method["sets"])
-        rows.append([title, *cells, f"{seconds / pixels:.2g}"])
+        rows.append([_title(card, method["method"]), *cells, f"{seconds / pixels:.2g}"])
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     origin = "\n".join(f"- {key}: {value}" for key, value in config.provenance.items())
-    size = file.stat().st_size / 1e6
+    network = config.network
     return (
         f"# {name}\n\n{card['summary'].strip()}\n\n"
-        f"`{file}`, {size:.2f} MB: BI-DiffSR's U-Net with C = {network.channels}, "
-        f"{network.norm_groups} norm groups, ×{config.scale}, "
-        f"{len(load_packed(file).tensors)} tensors.\n\n"
+        f"`{file}`: {file.stat().st_size / 1e6:.2f} MB, ×{config.scale}, BI-DiffSR's U-Net with "
+        f"C = {network.channels} and {network.norm_groups} norm groups.\n\n"
         f"## Scores\n\n{table}\n\n{card['scored'].strip()}\n\n"
         f"## Where it comes from\n\n{origin}\n\n"
         f"## What to know\n\n{card['notes'].strip()}\n"
     )
 
 
-def _sampled(card: dict[str, Any], quality: str) -> str:
+def _title(card: dict[str, Any], method: str) -> str:
+    """Of a row: `eval` calls a model's "name (quality)"."""
+    quality = method.partition("(")[2].rstrip(")")
+    if not quality:
+        return method
     steps = card["qualities"][quality]["steps"]
-    default = " (the default)" if quality == card["default"] else ""
-    return f"{_SEEN[quality].partition(':')[0] if not default else 'default'}, {steps} step{'s' * (steps > 1)}"
+    default = ", the default" if quality == card["default"] else ""
+    return f"`{quality}`, {steps} step{'s' * (steps > 1)}{default}"
 
 
 def _bidiffsr(*arguments: str) -> None:
