@@ -34,7 +34,7 @@ def columns(upscaler: Upscaler, path: Path) -> list[Column]:
 
 
 def page(model: str, crops: list[tuple[Path, int, int]], side: int, output: Path) -> None:
-    """Draw the crops, each three times as large so that every pixel is seen."""
+    """Draw the crops, each twice as large or so."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -54,7 +54,7 @@ def page(model: str, crops: list[tuple[Path, int, int]], side: int, output: Path
             if row == 0:
                 axis.set_title(title)
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.96, wspace=0.02, hspace=0.02)
-    figure.savefig(output, dpi=150)
+    figure.savefig(output, dpi=110)
 
 
 def _crop(text: str) -> tuple[Path, int, int]:

@@ -1,0 +1,179 @@
+"""The recipes that study, sample and release models, on models of a few channels."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from bidiffsr.config import SamplingConfig, TrainingConfig, parse_config
+from bidiffsr.model_file import open_model_file
+from bidiffsr.training.cost import iteration_macs
+from bidiffsr.upscale import find_model
+from tiny_model import save_tiny_model
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+study, curve, release = load("study"), load("curve"), load("release")
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(2):
+        pixels = random.integers(0, 256, (104, 108, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{index}.png")
+    return folder
+
+
+def write_study(path: Path, pictures: Path, runs: dict[str, Any], macs: float = 1.2e9) -> Path:
+    values = yaml.safe_load((ROOT / "recipes" / "study.yml").read_text())
+    values |= {"output": str(path.parent / "study"), "macs": macs, "runs": runs}
+    values |= {"pictures": 1, "validation": str(pictures)}
+    base = values["base"]
+    base["model"]["network"] |= {"channels": 8, "norm_groups": 4}
+    base["data"] = {"folders": [str(pictures)], "crop": 32}
+    base |= {"batch": 2, "precision": "32-true"}
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def test_runs_of_a_study_cost_the_same(tmp_path: Path, pictures: Path) -> None:
+    runs = {
+        "base": {"what": "x"},
+        "half": {"what": "x", "share": 0.5},
+        "wide": {"what": "x", "change": {"model.network.channels": 16}},
+        "crop": {"what": "x", "change": {"data.crop": 64}},
+        "weights": {"what": "x", "change": {"real_weights_until": 0.5}},
+    }
+    made = study.Study(write_study(tmp_path / "s.yml", pictures, runs, macs=1e12))
+    configs = {name: made._config(name) for name in runs}
+    for name, config in configs.items():
+        price = config.iterations * iteration_macs(config)
+        assert price == pytest.approx(0.5e12 if name == "half" else 1e12, rel=0.02), name
+    assert configs["weights"].real_weights_until == round(configs["weights"].iterations / 2)
+
+
+def test_a_study_trains_what_is_missing_and_tells_of_all(tmp_path: Path, pictures: Path) -> None:
+    runs = {
+        "base": {"what": "as it is"},
+        "next": {"what": "from base", "change": {"initialize_from": "<base>"}},
+    }
+    path = write_study(tmp_path / "s.yml", pictures, runs)
+    made = study.Study(path)
+    for name in runs:
+        made.run(name)
+    scored = tmp_path / "study" / "base" / "scores.json"
+    scored.write_text(json.dumps(json.loads(scored.read_text()) | {"what": "left alone"}))
+    study.Study(path).run("base")
+    table = made.table()
+    assert "| bicubic |" in table
+    assert "| base | left alone |" in table
+    assert "| next | from base |" in table
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_every_run_of_the_shipped_study_is_a_valid_configuration() -> None:
+    path = ROOT / "recipes" / "study.yml"
+    made = study.Study(path)
+    earlier: set[str] = set()
+    for name, run in yaml.safe_load(path.read_text())["runs"].items():
+        changes = run.get("change", {})
+        references = {
+            value.strip("<>")
+            for value in changes.values()
+            if isinstance(value, str) and value.startswith("<")
+        }
+        assert references <= earlier, name
+        earlier.add(name)
+        if "teacher" not in changes:  # whose price needs the teacher's file
+            config = made._config(name)
+            assert config.iterations * iteration_macs(config) == pytest.approx(
+                4e12 * run.get("share", 1), rel=0.02
+            )
+
+
+def test_one_step_is_sampled_once_whatever_the_noise() -> None:
+    found = curve.samplings(SamplingConfig(spacing="trailing"), [1, 2], [1.0, 0.9], [0.0])
+    assert [(one.steps, one.noise_scale) for one in found] == [(1, 1.0), (2, 1.0), (2, 0.9)]
+    assert {one.spacing for one in found} == {"trailing"}
+
+
+def test_a_release_says_what_it_is_and_how_it_scores(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = yaml.safe_load((ROOT / "models" / "x4-small.yml").read_text())
+    card["file"] = str(tmp_path / "model.safetensors")
+    card["qualities"] = {"fast": {"steps": 1}, "best": {"steps": 2}}
+    card["default"] = "best"
+    (tmp_path / "tiny.yml").write_text(yaml.safe_dump(card))
+    run = save_tiny_model(tmp_path / "run.safetensors")
+    arguments = ["release", str(tmp_path / "tiny.yml"), str(run), str(pictures)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(
+        subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "abc1234\n")
+    )
+    assert release.main() == 0
+    with open_model_file(tmp_path / "model.safetensors") as file:
+        assert file.config.qualities["fast"].steps == 1
+        assert file.config.sampling == file.config.qualities["best"]
+        assert file.config.provenance["packed at commit"] == "abc1234"
+    text = (tmp_path / "tiny.md").read_text()
+    scores = json.loads((tmp_path / "tiny.json").read_text())
+    (bicubic,) = scores["methods"][0]["sets"]
+    assert f"| bicubic | {bicubic['psnr']:.2f} / {bicubic['ssim']:.4f} /" in text
+    assert "| `fast`, 1 step |" in text
+    assert "| `best`, 2 steps, the default |" in text
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "models").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_shipped_files_are_what_their_cards_say(path: Path) -> None:
+    card = yaml.safe_load(path.read_text())
+    with open_model_file(ROOT / card["file"]) as file:
+        config = file.config
+    named = {
+        name: parse_config(SamplingConfig, values, str(path))
+        for name, values in card["qualities"].items()
+    }
+    assert config.qualities == named
+    assert config.sampling == named[card["default"]]
+    assert card["provenance"].items() <= config.provenance.items()
+    text = path.with_suffix(".md").read_text()
+    for value in config.provenance.values():
+        assert value in text
+    if "src" in card["file"]:
+        with find_model(path.stem) as found:
+            assert found.samefile(ROOT / card["file"])
+
+
+def test_the_training_recipes_are_valid() -> None:
+    for path in (ROOT / "recipes").glob("*.yml"):
+        values = yaml.safe_load(path.read_text())
+        if "runs" not in values:
+            parse_config(TrainingConfig, values, str(path))
