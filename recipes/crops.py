@@ -18,6 +18,7 @@ import numpy as np
 from bidiffsr import Upscaler, imresize, read_image
 from bidiffsr.evaluation import bicubic
 from bidiffsr.resize import mod_crop
+from bidiffsr.terminal import exit_code
 
 Column = tuple[str, Any]
 
@@ -76,4 +77,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

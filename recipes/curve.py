@@ -10,27 +10,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 from bidiffsr import Upscaler
+from bidiffsr.cli.app import write_text
 from bidiffsr.config import SamplingConfig, parse_config
 from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.evaluation import bicubic, evaluate, niqe, summarize
 from bidiffsr.evaluation.benchmark import Benchmark
+from bidiffsr.terminal import exit_code
 
 Point = dict[str, Any]
 
 
 def score(folder: Path, method: Method, scale: int, pictures: int | None) -> Point:
-    """Means over the folder's first pictures, and seconds for all of them."""
-    started = time.perf_counter()
+    """Means over the folder's first pictures."""
     (mean,) = summarize(islice(evaluate(folder, method, scale), pictures))
-    seconds = time.perf_counter() - started
-    return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe, "seconds": seconds}
+    return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
 
 
 def samplings(
@@ -46,11 +45,10 @@ def samplings(
     return [parse_config(SamplingConfig, base.model_dump() | one, "sampling") for one in unique]
 
 
-def curve(
-    model: str, folder: Path, pictures: int | None, chosen: argparse.Namespace
-) -> list[Point]:
+def curve(chosen: argparse.Namespace) -> list[Point]:
     """Every sampling's scores, with bicubic's and the originals' beside them."""
-    made = Upscaler.from_pretrained(model)
+    folder, pictures = chosen.folder, chosen.pictures
+    made = Upscaler.from_pretrained(chosen.model)
     scale = made.config.scale
     points = [{"name": "bicubic"} | score(folder, bicubic, scale, pictures)]
     originals = [
@@ -115,11 +113,11 @@ def main() -> int:
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 0.9, 0.8])
     parser.add_argument("--eta", type=float, nargs="+", default=[0.0])
     chosen = parser.parse_args()
-    points = curve(chosen.model, chosen.folder, chosen.pictures, chosen)
-    chosen.output.with_suffix(".json").write_text(json.dumps(points, indent=1) + "\n")
+    points = curve(chosen)
+    write_text(chosen.output.with_suffix(".json"), json.dumps(points, indent=1) + "\n")
     plot(points, f"{chosen.model} on {chosen.folder.name}", chosen.output.with_suffix(".png"))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -4,8 +4,7 @@ python recipes/release.py models/x4-small.yml runs/x4_small/model.safetensors BE
 
 The YAML file says where the model goes, how it is sampled, where it comes from and what to know.
 It is packed, scored on the benchmark folders at every quality, and its card is written beside the
-YAML file with the scores, which are kept as ``.json`` too. Without BENCHMARK the card is made of
-the scores that are there.
+YAML file with the scores, which are kept as ``.json`` too.
 """
 
 from __future__ import annotations
@@ -18,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bidiffsr.cli import main as bidiffsr
+from bidiffsr.cli.app import write_text
 from bidiffsr.config import load_yaml
 from bidiffsr.model_file import open_model_file
+from bidiffsr.terminal import exit_code
 
 
 def pack(card: dict[str, Any], run: Path) -> None:
@@ -88,17 +89,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("card", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("benchmarks", nargs="*")
+    parser.add_argument("benchmarks", nargs="+")
     chosen = parser.parse_args()
     card = load_yaml(chosen.card)
     record = chosen.card.with_suffix(".json")
     pack(card, chosen.run)
-    if chosen.benchmarks:
-        score(card, chosen.benchmarks, record)
+    score(card, chosen.benchmarks, record)
     text = render(card, chosen.card.stem, json.loads(record.read_text()))
-    chosen.card.with_suffix(".md").write_text(text)
+    write_text(chosen.card.with_suffix(".md"), text)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

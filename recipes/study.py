@@ -13,16 +13,20 @@ import json
 import sys
 import time
 from contextlib import closing
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from bidiffsr import Upscaler
+from bidiffsr.cli.app import write_text
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.evaluation import bicubic, evaluate, summarize
 from bidiffsr.overrides import with_overrides
+from bidiffsr.terminal import exit_code
 from bidiffsr.training.cost import iteration_macs
-from bidiffsr.training.trainer import MODEL_NAME, train
+from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
 
 SCORES_NAME = "scores.json"
 
@@ -51,10 +55,10 @@ class Study:
             "what": self._text["runs"][name]["what"],
             "iterations": config.iterations,
             "seconds": time.perf_counter() - started,
-            **self._scores(folder / MODEL_NAME, config),
+            **self._scores(folder / MODEL_NAME, config.model.sampling.steps),
         }
-        (folder / "state.pt").unlink()  # large, and never needed again
-        (folder / SCORES_NAME).write_text(json.dumps(result, indent=2) + "\n")
+        write_text(folder / SCORES_NAME, json.dumps(result, indent=2) + "\n")
+        (folder / STATE_NAME).unlink()  # large, and never needed again
 
     def _config(self, name: str) -> TrainingConfig:
         """The run's configuration, its iterations as many as the price allows."""
@@ -72,35 +76,35 @@ class Study:
         values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
         return parse_config(TrainingConfig, values, self._where)
 
-    def _scores(self, model: Path, config: TrainingConfig) -> dict[str, Any]:
+    def _scores(self, model: Path, steps: int) -> dict[str, Any]:
         upscaler = Upscaler.from_pretrained(model)
-        steps = config.model.sampling.steps
         return {
-            str(used): self._score(lambda low, _, used=used: upscaler(low, steps=used), config)
+            str(used): self._score(lambda low, _, used=used: upscaler(low, steps=used))
             for used in sorted({1, 4, 8, steps})
             if used <= steps
         }
 
-    def _score(self, method: Any, config: TrainingConfig) -> dict[str, float | None]:
-        scores = evaluate(Path(self._text["validation"]), method, config.model.scale)
+    def _score(self, method: Method) -> dict[str, float | None]:
+        scale = self._text["base"]["model"]["scale"]
+        scores = evaluate(Path(self._text["validation"]), method, scale)
         (mean,) = summarize(islice(scores, self._text["pictures"]))
         return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
+
+    @cached_property
+    def _bicubic(self) -> dict[str, float | None]:
+        return self._score(bicubic)
 
     def table(self) -> str:
         """All runs that have scores, as a Markdown table."""
         names = ["run", "what", "iterations", "minutes", "1 step: PSNR", "SSIM", "NIQE"]
         names += ["steps", "PSNR", "SSIM", "NIQE"]
         rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-        plain = self._score(bicubic, parse_config(TrainingConfig, self._base(), self._where))
-        rows.append(f"| bicubic | | | | {_cells(plain)} | | | | |")
+        rows.append(f"| bicubic | | | | {_cells(self._bicubic)} | | | | |")
         for name in self.names:
             path = self.output / name / SCORES_NAME
             if path.exists():
                 rows += _rows(name, json.loads(path.read_text()))
         return "\n".join(rows) + "\n"
-
-    def _base(self) -> Any:
-        return with_overrides(self._text["base"], [f"--output={self.output}"], self._where)
 
 
 def _rows(name: str, result: dict[str, Any]) -> list[str]:
@@ -129,10 +133,10 @@ def main() -> int:
         parser.error(f"{', '.join(sorted(unknown))}: not in {arguments.study}")
     for name in arguments.runs or study.names:
         study.run(name)
-        (study.output / "scores.md").write_text(study.table())
+        write_text(study.output / "scores.md", study.table())
     print(study.table())
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -27,7 +27,7 @@ from bidiffsr.images import find_images
 from bidiffsr.memory import parse_bytes
 from bidiffsr.overrides import with_overrides
 from bidiffsr.packed import load_packed, save_packed
-from bidiffsr.terminal import complain, explanation, metric, say
+from bidiffsr.terminal import exit_code, metric, say
 from bidiffsr.training.compact import write_compact
 from bidiffsr.training.cost import iteration_macs
 from bidiffsr.training.state import opened
@@ -261,14 +261,7 @@ def _sha256(archive: tarfile.TarFile, member: tarfile.TarInfo) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    try:
-        return app(arguments) or 0
-    except Exception as error:
-        explained = explanation(error)
-        if explained is None:
-            raise
-        complain(explained)
-        return 1
+    return exit_code(lambda: app(arguments))
 
 
 if __name__ == "__main__":

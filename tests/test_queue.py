@@ -25,8 +25,9 @@ from bidiffsr.nn import build_network
 from bidiffsr.packed import load_packed, pack_weight
 from bidiffsr.training import compact
 from bidiffsr.training.state import opened
-from bidiffsr.training.trainer import TrainingProgress, train
+from bidiffsr.training.trainer import TrainingProgress
 from helpers import tiny_network_config
+from training_runs import run, state_of
 
 MIB = 2**20
 LARGEST = float(np.finfo(np.float32).max)
@@ -175,20 +176,6 @@ def configure(output: Path, pictures: Path, **changes: Any) -> TrainingConfig:
         "accelerator": "cpu",
     }
     return TrainingConfig.model_validate(values | changes)
-
-
-def run(config: TrainingConfig, stop_after: int | None = None) -> list[TrainingProgress]:
-    progress = []
-    steps = train(config)
-    for step in steps:
-        progress.append(step)
-        if step.iteration == stop_after:
-            steps.close()
-    return progress
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    return opened((folder / "state.pt").read_bytes())
 
 
 @pytest.fixture(scope="module")

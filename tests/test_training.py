@@ -33,8 +33,9 @@ from bidiffsr.errors import (
 from bidiffsr.images import read_image, to_float
 from bidiffsr.nn import BiDiffSRUNet, build_network
 from bidiffsr.resize import cubic_upscale, imresize
-from bidiffsr.training.trainer import TrainingProgress, learning_rate, train
+from bidiffsr.training.trainer import learning_rate, train
 from helpers import largest_file, scramble, tiny_network_config
+from training_runs import run, state_of
 
 ITERATIONS = 7
 CHECKPOINT_EVERY = 3
@@ -84,21 +85,6 @@ def configure(output: Path, pictures: Path, **changes: Any) -> TrainingConfig:
         "accelerator": "cpu",
     }
     return TrainingConfig.model_validate(values | changes)
-
-
-def run(config: TrainingConfig, stop_after: int | None = None) -> list[TrainingProgress]:
-    """Train, closing the generator once that many iterations are finished."""
-    progress = []
-    steps = train(config)
-    for step in steps:
-        progress.append(step)
-        if step.iteration == stop_after:
-            steps.close()
-    return progress
-
-
-def state_of(folder: Path) -> dict[str, Any]:
-    return torch.load(folder / "state.pt", weights_only=True)
 
 
 def assert_same(found: Any, expected: Any, where: str = "state") -> None:

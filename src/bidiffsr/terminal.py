@@ -24,6 +24,7 @@ _EXTRAS = {
     "torch": "torch",
     "lightning_fabric": "train",
     "tensorboardX": "train",
+    "matplotlib": "bench",
 }
 # Where no terminal sets a width, tables must not be cut to the customary 80 columns.
 _UNBOUNDED_WIDTH = 500
@@ -66,6 +67,27 @@ def explanation(error: Exception) -> str | None:
     if isinstance(error, OSError):
         return ": ".join(filter(None, (error.filename, error.strerror))) or str(error)
     return None
+
+
+def told(error: Exception) -> int:
+    """Tell of trouble that is nobody's bug in one line; returns the exit code.
+
+    Raises:
+        Exception: ``error`` itself, where it may be ours.
+    """
+    explained = explanation(error)
+    if explained is None:
+        raise error
+    complain(explained)
+    return 1
+
+
+def exit_code(command: Callable[[], int | None]) -> int:
+    """Run a command; what the process is to end with."""
+    try:
+        return command() or 0
+    except Exception as error:
+        return told(error)
 
 
 def progress_bars() -> Progress:

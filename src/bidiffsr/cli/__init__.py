@@ -15,7 +15,7 @@ from cyclopts import CycloptsError
 from bidiffsr.cli import models, pictures, research, speed  # noqa: F401  they add their commands
 from bidiffsr.cli.app import app
 from bidiffsr.process import keep_freed_memory, sigterm_interrupts
-from bidiffsr.terminal import complain, explanation, note
+from bidiffsr.terminal import complain, note, told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,9 +45,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        explained = explanation(error)
-        if explained is None:
-            raise
-        complain(explained)
-        return 1
+        return told(error)
     return code if isinstance(code, int) else 0
