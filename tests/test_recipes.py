@@ -17,6 +17,7 @@ from PIL import Image
 
 from bidiffsr.config import SamplingConfig, TrainingConfig, parse_config
 from bidiffsr.model_file import open_model_file
+from bidiffsr.terminal import exit_code
 from bidiffsr.training.cost import iteration_macs
 from bidiffsr.upscale import find_model
 from tiny_model import save_tiny_model
@@ -177,3 +178,21 @@ def test_the_training_recipes_are_valid() -> None:
         values = yaml.safe_load(path.read_text())
         if "runs" not in values:
             parse_config(TrainingConfig, values, str(path))
+
+
+def test_a_recipe_says_what_is_wrong_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", "missing.yml"])
+    assert exit_code(study.main) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("bidiffsr: error: missing.yml: cannot be read")
+    assert error.count("\n") == 1
+
+
+def test_a_bug_in_a_recipe_is_not_told_as_a_mistake() -> None:
+    def broken() -> int:
+        raise KeyError("what")
+
+    with pytest.raises(KeyError, match="what"):
+        exit_code(broken)
