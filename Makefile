@@ -41,7 +41,8 @@ $(CORE): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
 	  { rm -rf $(VENV); echo "venv could not be created: on Debian, apt-get install python3-venv" >&2; exit 1; }
 	@echo "installing bidiffsr into $(VENV), building its engine ..."
-	@$(PIP) scikit-build-core nanobind cmake ninja
+	@# pyvips comes as a source archive, which wants the build tools it names itself.
+	@$(PIP) scikit-build-core nanobind cmake ninja pyvips
 	@CXX=$(CXX) $(PIP) --no-build-isolation -e .
 	@touch $@
 
