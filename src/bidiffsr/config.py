@@ -240,6 +240,19 @@ class ModelConfig(Config):
         return self
 
 
+class DegradationConfig(Config):
+    """What befalls low-resolution training pictures, each with the same chance (`degrade`)."""
+
+    share: Fraction = 0.75
+    """The chance of each: blur, noise, JPEG."""
+    blur: Annotated[float, Field(ge=0, le=2)] = 0.8
+    """Standard deviation of the strongest blur, low-resolution pixels."""
+    noise: Annotated[float, Field(ge=0, le=100)] = 8.0
+    """Standard deviation of the strongest noise at medium grey, of 255 grey levels."""
+    jpeg: Annotated[int, Field(ge=1, le=95)] | None = 50
+    """The lowest JPEG quality; the highest is 95. null: no JPEG."""
+
+
 class DataConfig(Config):
     """Where training pictures come from and how crops are made."""
 
@@ -248,6 +261,8 @@ class DataConfig(Config):
     """File names that are left out."""
     crop: PositiveInt = 256
     """Side of the square high-resolution crop, pixels."""
+    degradation: DegradationConfig | None = None
+    """null: low-resolution pictures are bicubic's, as in benchmarks."""
     cache: bool = True
     """Keep decoded pictures in memory."""
     workers: Annotated[int, Field(ge=0)] = 0

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from bidiffsr.config import DegradationConfig
+from bidiffsr.data.degradation import REACH, degrade
 from bidiffsr.errors import ConfigError
 from bidiffsr.images import find_images, from_float, read_image, to_float
 from bidiffsr.resize import cubic_upscale, imresize, mod_crop
@@ -39,6 +41,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         seed: of all random choices.
         length: how many samples there are before the index ends.
         exclude: file names that are left out; each must be there.
+        degradation: of the low-resolution crop before it is upscaled; None for none.
         cache: keep decoded pictures in memory.
 
     Raises:
@@ -54,6 +57,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         seed: int,
         length: int,
         exclude: Sequence[str] = (),
+        degradation: DegradationConfig | None = None,
         cache: bool = True,
     ) -> None:
         if crop % scale:
@@ -63,6 +67,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         self.crop = crop
         self.seed = seed
         self.length = length
+        self.degradation = degradation
         self.cache = cache
 
     def __len__(self) -> int:
@@ -75,20 +80,28 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         high, low = self._pair(int(random.integers(len(self.paths))))
         side = self.crop // self.scale
         top, left = (int(random.integers(size - side + 1)) for size in low.shape[:2])
-        cond = self._condition(low, top, left, side)
-        high = high[top * self.scale :, left * self.scale :][: self.crop, : self.crop]
         flip, turns = int(random.integers(2)), int(random.integers(4))
+        cond = self._condition(low, top, left, side, random)
+        high = high[top * self.scale :, left * self.scale :][: self.crop, : self.crop]
         return _to_tensor(to_float(high), flip, turns), _to_tensor(cond, flip, turns)
 
     def _condition(
-        self, low: NDArray[np.uint8], top: int, left: int, side: int
+        self,
+        low: NDArray[np.uint8],
+        top: int,
+        left: int,
+        side: int,
+        random: np.random.Generator,
     ) -> NDArray[np.float32]:
         """The upscaled crop, its border computed from the neighbours the whole picture has."""
-        above, before = min(top, _MARGIN), min(left, _MARGIN)
+        margin = _MARGIN if self.degradation is None else _MARGIN + REACH
+        above, before = min(top, margin), min(left, margin)
         window = low[
-            top - above : top + side + _MARGIN,
-            left - before : left + side + _MARGIN,
+            top - above : top + side + margin,
+            left - before : left + side + margin,
         ]
+        if self.degradation is not None:
+            window = degrade(window, self.degradation, random)
         upscaled = cubic_upscale(to_float(window), self.scale)
         return upscaled[above * self.scale :, before * self.scale :][: self.crop, : self.crop]
 

@@ -148,14 +148,18 @@ class _Run:
             nn.init.zeros_(self.network.tail.weight)  # type: ignore[arg-type]
             nn.init.zeros_(self.network.tail.bias)  # type: ignore[arg-type]
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=1.0, betas=config.optimizer.betas
+            self.network.parameters(),
+            lr=1.0,
+            betas=config.optimizer.betas,
+            fused=self.fabric.device.type == "cuda",
         )
         self.model, self._fabric_optimizer = self.fabric.setup(self.network, self.optimizer)
         self.average = AveragedModel(
             self.network, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay)
         )
         self._restore()
-        self._forward = torch.compile(self.model) if config.compile else self.model
+        if config.compile:
+            _compile_blocks(self.network)
         self._teacher = self._load_teacher(config.teacher)
         self._weight_binarizers = [
             (layer, layer.binarize_weight)
@@ -177,6 +181,7 @@ class _Run:
             seed=config.seed,
             length=config.iterations * config.batch,
             exclude=config.data.exclude,
+            degradation=config.data.degradation,
             cache=config.data.cache,
         )
         remaining = Subset(crops, range(self.iteration * config.batch, len(crops)))
@@ -208,7 +213,7 @@ class _Run:
         self.network.train()
         self._binarize_weights(self.iteration >= config.real_weights_until)
         inputs = self.diffusion.network_input(noisy, signal), conds, timesteps
-        said = self._forward(*inputs)
+        said = self.model(*inputs)
         loss = _LOSSES[config.loss](said.float(), self._with_teacher(target, *inputs))
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(
@@ -329,6 +334,20 @@ class _Run:
         free: Any = dict.fromkeys(elsewhere + watching, True)
         free["data"] = {"workers", "cache"}
         return self.config.model_dump_json(exclude=free)
+
+
+def _compile_blocks(network: nn.Module) -> None:
+    """Compile each block by itself: those alike share a program, so it takes seconds, not minutes.
+
+    A block is a part that holds others, but no list of them.
+    """
+    # One function serves all blocks of a kind, with a program for each size.
+    torch._dynamo.config.recompile_limit = 64
+    for part in network.children():
+        if any(isinstance(inner, nn.ModuleList) for inner in part.modules()):
+            _compile_blocks(part)
+        elif any(part.children()):
+            part.compile(dynamic=False)
 
 
 _LOSSES = {"l1": nn.functional.l1_loss, "l2": nn.functional.mse_loss}
