@@ -1,0 +1,56 @@
+"""Makes a benchmark of degraded low-resolution pictures, for `bidiffsr eval`.
+
+python recipes/degrade.py ../shared/data/validation/kodak24 runs/kodak24_degraded
+
+The pictures are copied, and for each a low-resolution one is written that has gone through what
+models for everyday pictures are trained on (`bidiffsr.data.degradation`), each part with the
+chance `--share`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from bidiffsr.config import DegradationConfig
+from bidiffsr.data.degradation import degrade
+from bidiffsr.evaluation.benchmark import Benchmark
+from bidiffsr.images import Image, write_image
+from bidiffsr.terminal import exit_code, say
+
+
+def make(folder: Path, out: Path, scale: int, seed: int, share: float) -> int:
+    """Write the benchmark; the number of its pictures."""
+    low = out / "LR_bicubic" / f"X{scale}"
+    for each in (out / "HR", low):
+        each.mkdir(parents=True, exist_ok=True)
+    config = DegradationConfig(share=share)
+    benchmark = Benchmark.open(folder)
+    for number, pair in enumerate(benchmark.pairs(scale)):
+        random = np.random.default_rng([seed, number])
+        shutil.copy(pair.path, out / "HR")
+        degraded = Image(degrade(pair.low, config, random))
+        write_image(low / f"{pair.path.stem}x{scale}.png", degraded, overwrite=True)
+    return len(benchmark.pictures)
+
+
+def main() -> int:
+    """Read the arguments, write the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--scale", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=0.75)
+    chosen = parser.parse_args()
+    count = make(chosen.folder, chosen.out, chosen.scale, chosen.seed, chosen.share)
+    say(f"{chosen.out}: {count} pictures")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,129 @@
+"""Degraded low-resolution pictures: each part against what another library makes of it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import ValidationError
+from scipy.ndimage import gaussian_filter
+
+from bidiffsr.config import DegradationConfig
+from bidiffsr.data.crops import TrainingCrops
+from bidiffsr.data.degradation import degrade, gaussian_blur, through_jpeg
+from bidiffsr.evaluation import evaluate
+from bidiffsr.images import read_image, to_float
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "degrade.py"
+EXAMPLE = Path(__file__).parent.parent / "examples" / "demo.png"
+
+
+def example() -> NDArray[np.uint8]:
+    return read_image(EXAMPLE).pixels[:61, :83]
+
+
+def only(**parts: float) -> DegradationConfig:
+    """Always what is named, and nothing else."""
+    return DegradationConfig.model_validate(
+        {"share": 1, "blur": 0, "noise": 0, "jpeg": None, **parts}
+    )
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.3, 0.8, 2.0])
+def test_the_blur_is_scipys(deviation: float) -> None:
+    image = to_float(example())
+    radius = int(np.ceil(3 * deviation))
+    sigma = (max(deviation, 1e-6),) * 2 + (0,)
+    expected = gaussian_filter(image, sigma, mode="nearest", radius=(radius, radius, 0))
+    np.testing.assert_allclose(gaussian_blur(image, deviation), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("quality", [50, 75, 95])
+def test_jpeg_loses_what_pillows_loses(quality: int) -> None:
+    pixels = example()
+    file = io.BytesIO()
+    subsampling = "4:2:0" if quality < 90 else "4:4:4"
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=subsampling)
+    expected = np.asarray(Image.open(file), np.float64)
+    got = through_jpeg(pixels, quality)
+    assert got.shape == pixels.shape and got.dtype == np.uint8
+    lost = np.sqrt(np.mean((expected - pixels) ** 2))
+    assert lost > 0.5
+    assert np.sqrt(np.mean((expected - got) ** 2)) < 0.3 * lost
+
+
+@pytest.mark.parametrize(("grey", "factor"), [(40, 0.657), (128, 1.002), (200, 1.284)])
+def test_noise_grows_with_the_light_up_to_its_limit(grey: int, factor: float) -> None:
+    """The variance is noise² · (1/2 + light), the strength uniform up to `noise`."""
+    flat = np.full((64, 64, 3), grey, np.uint8)
+    random = np.random.default_rng(1)
+    deviations = np.array([degrade(flat, only(noise=10), random).std() for _ in range(200)])
+    assert deviations.max() <= 10 * factor**0.5 * 1.05
+    assert abs(deviations.mean() / (5 * factor**0.5) - 1) < 0.15
+
+
+def test_chance_zero_changes_nothing() -> None:
+    low = example()
+    random = np.random.default_rng(0)
+    for _ in range(5):
+        assert np.array_equal(degrade(low, DegradationConfig(share=0), random), low)
+
+
+def test_it_is_a_function_of_its_random_numbers_alone() -> None:
+    first, again, other = (
+        degrade(example(), DegradationConfig(share=1), np.random.default_rng(seed))
+        for seed in (4, 4, 5)
+    )
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_crops_keep_their_pictures_and_places() -> None:
+    """With degradation each sample shows the same place in the same orientation, less clearly."""
+
+    def crops(degradation: DegradationConfig | None) -> TrainingCrops:
+        folder, options = [EXAMPLE.parent], {"scale": 4, "crop": 48, "seed": 3, "length": 8}
+        return TrainingCrops(folder, **options, degradation=degradation)
+
+    plain, degraded = crops(None), crops(DegradationConfig(share=1))
+    for index in range(8):
+        (high, cond), (same, worse) = plain[index], degraded[index]
+        assert torch.equal(high, same)
+        assert worse.shape == cond.shape and not torch.equal(cond, worse)
+        assert (worse - high).square().mean() > 0.9 * (cond - high).square().mean()
+        assert (worse - cond).abs().mean() < 0.1
+    unharmed = crops(DegradationConfig(share=0))
+    assert all(torch.equal(plain[index][1], unharmed[index][1]) for index in range(8))
+
+
+@pytest.mark.parametrize("wrong", [{"blur": -1}, {"jpeg": 0}, {"share": 1.5}, {"fog": 1}])
+def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValidationError):
+        DegradationConfig.model_validate(wrong)
+
+
+def test_the_recipe_makes_a_benchmark(tmp_path: Path) -> None:
+    pictures, out = tmp_path / "pictures", tmp_path / "out"
+    pictures.mkdir()
+    Image.fromarray(example()).save(pictures / "one.png")
+    command = [sys.executable, str(RECIPE), str(pictures), str(out), "--seed", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{out}: 1 pictures"
+    low = read_image(out / "LR_bicubic" / "X4" / "onex4.png").pixels
+    seen: list[NDArray[np.uint8]] = []
+
+    def nearest(low: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+        seen.append(low)
+        return low.repeat(scale, 0).repeat(scale, 1)
+
+    list(evaluate(out, nearest, 4))
+    assert np.array_equal(seen[0], low)
+    wrong = subprocess.run([*command[:2], str(tmp_path / "no"), str(out)], capture_output=True)
+    assert wrong.returncode == 1 and len(wrong.stderr.splitlines()) == 1
