@@ -89,8 +89,9 @@ def test_crops_keep_their_pictures_and_places() -> None:
     """With degradation each sample shows the same place in the same orientation, less clearly."""
 
     def crops(degradation: DegradationConfig | None) -> TrainingCrops:
-        folder, options = [EXAMPLE.parent], {"scale": 4, "crop": 48, "seed": 3, "length": 8}
-        return TrainingCrops(folder, **options, degradation=degradation)
+        return TrainingCrops(
+            [EXAMPLE.parent], scale=4, crop=48, seed=3, length=8, degradation=degradation
+        )
 
     plain, degraded = crops(None), crops(DegradationConfig(share=1))
     for index in range(8):
