@@ -467,7 +467,7 @@ CORPUS = corpus()
 
 
 @contextmanager
-def modestly(megabytes: int = 64, seconds: float = 3.0) -> Iterator[None]:
+def modestly(megabytes: int = 64, seconds: float = 20.0) -> Iterator[None]:
     """Fails where the block took much memory or time."""
     tracemalloc.start()
     began = time.process_time()
