@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,8 +63,10 @@ def gaussian_blur(image: NDArray[np.float32], deviation: float) -> NDArray[np.fl
         width[axis] = (radius, radius)
         padded = np.pad(image, width, mode="edge")
         length = image.shape[axis]
-        shifted: Any = (np.take(padded, range(at, at + length), axis) for at in range(len(kernel)))
-        image = sum((tap * part for tap, part in zip(kernel, shifted, strict=True)), np.float32(0))
+        blurred: NDArray[np.float32] = np.zeros_like(image)
+        for tap, weight in enumerate(kernel):
+            blurred += weight * np.take(padded, range(tap, tap + length), axis)
+        image = blurred
     return image
 
 
