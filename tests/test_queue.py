@@ -228,7 +228,9 @@ def test_a_run_goes_on_from_a_compact_state(
     jump = np.array(losses(progress)) / whole[STOPPED:]
     assert whole[STOPPED] < 0.1 * whole[0]
     if moments:
-        np.testing.assert_allclose(jump[:2], 1, atol=0.1)  # by CPU
+        # The weights are those that were written; what lacks the first moments must not be worse.
+        assert abs(jump[0] - 1) < 0.02
+        assert 0.9 < jump[1] < 1.02
         assert jump.max() < 1.15
     else:  # the average lags behind the weights that the other run goes on with
         assert jump.max() < 2
