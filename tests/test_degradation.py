@@ -17,9 +17,9 @@ from scipy.ndimage import gaussian_filter
 
 from bidiffsr.config import DegradationConfig
 from bidiffsr.data.crops import TrainingCrops
-from bidiffsr.data.degradation import degrade, gaussian_blur, through_jpeg
+from bidiffsr.data.degradation import degrade, gaussian_blur
 from bidiffsr.evaluation import evaluate
-from bidiffsr.images import read_image, to_float
+from bidiffsr.images import read_image, through_jpeg, to_float
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "degrade.py"
 EXAMPLE = Path(__file__).parent.parent / "examples" / "demo.png"
@@ -126,5 +126,23 @@ def test_the_recipe_makes_a_benchmark(tmp_path: Path) -> None:
 
     list(evaluate(out, nearest, 4))
     assert np.array_equal(seen[0], low)
-    wrong = subprocess.run([*command[:2], str(tmp_path / "no"), str(out)], capture_output=True)
-    assert wrong.returncode == 1 and len(wrong.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["missing", "out"], "missing: no such folder"),
+        ([str(EXAMPLE.parent), "out", "--share", "2"], "share: Input should be less"),
+        ([str(EXAMPLE.parent), "out", "--seed", "-1"], "--seed is -1"),
+        ([str(EXAMPLE.parent), "out", "--scale", "0"], "scale is 0"),
+        ([str(EXAMPLE.parent), str(EXAMPLE)], "demo.png"),
+    ],
+)
+def test_the_recipe_tells_of_bad_input_in_one_line(
+    arguments: list[str], reason: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, str(RECIPE), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1
+    assert reason in done.stderr and done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -46,7 +46,7 @@ LAYERS: dict[str, set[str]] = {
     "torch_backend": {*_NETWORKS, *_DIFFUSION, "checkpoint", "memory"},
     "backends": {*_BASE, "model_file", "engine", "torch_backend"},
     "evaluation": _PICTURES,
-    "data": {*_PICTURES, *_BASE, "image_formats"},
+    "data": {*_PICTURES, *_BASE},
     "forms": _PICTURES,
     "results": {*_PICTURES, "canvas"},
     "sampling": {*_DIFFUSION, "resize", "canvas", "tiling"},

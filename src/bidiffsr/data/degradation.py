@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.config import DegradationConfig
-from bidiffsr.image_formats import libvips
-from bidiffsr.images import from_float, to_float
+from bidiffsr.images import from_float, through_jpeg, to_float
 
 REACH = 8
 """Pixels around a window that it depends on: the blur's tails, and the side of a JPEG block."""
@@ -68,10 +67,3 @@ def gaussian_blur(image: NDArray[np.float32], deviation: float) -> NDArray[np.fl
             blurred += weight * np.take(padded, range(tap, tap + length), axis)
         image = blurred
     return image
-
-
-def through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
-    """``pixels`` (H, W, 3) as they come back from a JPEG file of that quality, 1 to 100."""
-    vips = libvips()
-    data = vips.Image.new_from_array(pixels, interpretation="srgb").jpegsave_buffer(Q=quality)
-    return vips.Image.new_from_buffer(data, "").numpy()

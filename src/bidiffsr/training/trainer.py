@@ -337,7 +337,7 @@ class _Run:
 
 
 def _compile_blocks(network: nn.Module) -> None:
-    """Compile each block by itself: those alike share a program, so it takes seconds, not minutes.
+    """Compile each block by itself: those alike share a program, also with a later network's.
 
     A block is a part that holds others, but no list of them.
     """
