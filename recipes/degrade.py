@@ -12,27 +12,32 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from bidiffsr.config import DegradationConfig
+from bidiffsr.config import DegradationConfig, parse_config
 from bidiffsr.data.degradation import degrade
+from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation.benchmark import Benchmark
+from bidiffsr.files import write_atomically
 from bidiffsr.images import Image, write_image
 from bidiffsr.terminal import exit_code, say
 
 
 def make(folder: Path, out: Path, scale: int, seed: int, share: float) -> int:
     """Write the benchmark; the number of its pictures."""
-    low = out / "LR_bicubic" / f"X{scale}"
-    for each in (out / "HR", low):
-        each.mkdir(parents=True, exist_ok=True)
-    config = DegradationConfig(share=share)
+    if seed < 0:
+        raise ConfigError(f"--seed is {seed}; expected a whole number from 0 up")
+    config = parse_config(DegradationConfig, {"share": share}, "options")
     benchmark = Benchmark.open(folder)
+    low = out / "LR_bicubic" / f"X{scale}"
     for number, pair in enumerate(benchmark.pairs(scale)):
+        for each in (out / "HR", low):
+            each.mkdir(parents=True, exist_ok=True)
         random = np.random.default_rng([seed, number])
-        shutil.copy(pair.path, out / "HR")
+        write_atomically(out / "HR" / pair.path.name, partial(shutil.copy, pair.path))
         degraded = Image(degrade(pair.low, config, random))
         write_image(low / f"{pair.path.stem}x{scale}.png", degraded, overwrite=True)
     return len(benchmark.pictures)
