@@ -31,7 +31,8 @@ inline Int load(const std::int32_t* x) {
   __builtin_memcpy(&value, x, sizeof value);
   return value;
 }
-inline Float splat(float x) { return Float{} + x; }
+// x - 0 is x, so this is a load; 0 + x is not where x is -0, and would be an addition as well.
+inline Float splat(float x) { return x - Float{}; }
 inline Float to_float(Int x) { return __builtin_convertvector(x, Float); }
 inline Float maximum(Float a, Float b) { return a > b ? a : b; }
 inline Float minimum(Float a, Float b) { return a < b ? a : b; }
