@@ -151,7 +151,7 @@ class _Run:
             self.network.parameters(),
             lr=1.0,
             betas=config.optimizer.betas,
-            fused=self.fabric.device.type == "cuda",
+            fused=True,
         )
         self.model, self._fabric_optimizer = self.fabric.setup(self.network, self.optimizer)
         self.average = AveragedModel(
