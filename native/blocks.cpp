@@ -167,10 +167,10 @@ FeaturesPtr Down::operator()(Pass& pass, const FeaturesPtr& x, Skip* skip) const
   }
   Room room;
   const Finish finish(pass, *result, room, skip);
-  // Both halves' results are added in two rows of scratch, which become one row of sub-pixels.
+  // Both halves' results are added in rows of scratch, two of which become one row of sub-pixels.
   const int half = out_ / 4;
   const std::ptrdiff_t stride = padded(half), row = stride * width;
-  const std::size_t sum = room.add(sizeof(float) * static_cast<std::size_t>(2 * row));
+  const std::size_t sum = room.add(sizeof(float) * static_cast<std::size_t>(conv1_->step() * row));
   sweep(
       pass, {{conv1_.get(), {&x->x}}, {conv2_.get(), {&x->x, half}}}, room,
       [&](std::size_t branch, int, int worker) {
@@ -178,11 +178,12 @@ FeaturesPtr Down::operator()(Pass& pass, const FeaturesPtr& x, Skip* skip) const
         return RowsOut{room.floats(worker, sum), row,     stride,
                        conv.bias(pass.group),    nullptr, branch == 1};
       },
-      [&](int y, int, int worker) {
-        const float* top = room.floats(worker, sum);
-        pass.kernel.unshuffle_rows(top, top + row, stride, width / 2, half, result->x.row(y / 2),
-                                   result->x.stride);
-        finish.whole(y / 2, 1, worker);
+      [&](int y, int rows, int worker) {
+        const float* from = room.floats(worker, sum);
+        for (int i = 0; i < rows; i += 2)
+          pass.kernel.unshuffle_rows(from + i * row, from + (i + 1) * row, stride, width / 2, half,
+                                     result->x.row((y + i) / 2), result->x.stride);
+        finish.whole(y / 2, rows / 2, worker);
       });
   return result;
 }
@@ -213,7 +214,7 @@ FeaturesPtr Up::operator()(Pass& pass, const FeaturesPtr& x) const {
   const Finish finish(pass, *result, room, nullptr);
   // The second conv's results begin where the first's channels end, over its padding.
   const std::ptrdiff_t stride = 2 * padded(in), row = stride * width;
-  const std::size_t both = room.add(sizeof(float) * static_cast<std::size_t>(2 * row));
+  const std::size_t both = room.add(sizeof(float) * static_cast<std::size_t>(conv1_->step() * row));
   sweep(
       pass, {{conv1_.get(), {&x->x}}, {conv2_.get(), {&x->x}}}, room,
       [&](std::size_t branch, int, int worker) {

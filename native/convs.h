@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "config.h"
+#include "kernels/winograd.h"
 #include "pass.h"
 
 namespace bidiffsr {
@@ -27,6 +28,9 @@ struct AlignedAllocator {
 };
 template <class T>
 using Aligned = std::vector<T, AlignedAllocator<T>>;
+
+// Pixels that a Winograd tile may reach past the end of a row.
+inline constexpr int kRightMargin = WinogradF4::kOutputs;
 
 // Where rows of results go; `residual` is laid out like `output`.
 struct RowsOut {
@@ -59,11 +63,12 @@ class Conv {
   int in = 0, out = 0, kernel = 3, stride = 1;
   bool binary = false;
 
-  // Output rows that are made at once.
-  int step() const { return stride == 1 ? 2 : 1; }
+  // Output rows that are made at once, and the input rows these see.
+  virtual int step() const { return stride == 1 ? 2 : 1; }
+  int rows_seen() const { return (step() - 1) * stride + kernel; }
   // Whether it fills in the sums of RowsOut.
   bool sums() const { return binary || (kernel == 3 && stride == 1); }
-  // Whether pushed rows need a zero pixel on their left and two on their right.
+  // Whether pushed rows need a zero pixel on their left and kRightMargin on their right.
   bool wants_margin() const { return !binary && kernel == 3; }
   double macs(int pixels_out) const {
     return static_cast<double>(pixels_out) * in * out * kernel * kernel;

@@ -9,6 +9,7 @@
 
 #include "arena.h"
 #include "kernels/kernel.h"
+#include "kernels/winograd.h"
 #include "threads.h"
 
 namespace bidiffsr {
@@ -58,11 +59,12 @@ class Pass {
     cost.macs += macs;
   }
 
-  // Rows [0, height) in bands of an even number of rows: body(first, last, worker).
+  // Rows [0, height) in bands of whole Winograd tiles, so that threads do not change the result:
+  // body(first, last, worker).
   template <class Body>
   void bands(const Layer& layer, double macs, int height, const Body& body) {
     // Several bands a thread even out what else the machine does; each costs two rows of overlap.
-    const int rows = std::max(4, round_up(height / (2 * workers()), 2));
+    const int rows = round_up(std::max(1, height / (2 * workers())), WinogradF4::kOutputs);
     const int count = (height + rows - 1) / rows;
     run(layer, macs, count, [&](int task, int worker) {
       body(task * rows, std::min(height, task * rows + rows), worker);

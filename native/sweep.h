@@ -21,7 +21,7 @@ inline void normalize(const Kernel& kernel, const Tensor& x, int y, const float*
 
 // Rows of a convolution's input, made as they are asked for: the features themselves, or those
 // normalized and passed through SiLU, or a part of the channels with the margin a plain convolution
-// needs. Four rows are kept.
+// needs. As many rows are kept as the convolution sees at once.
 struct Source {
   const Tensor* features;
   int first_channel = 0;
@@ -35,24 +35,22 @@ struct Source {
 
 class SourceRows {
  public:
-  // `channels` of the source are wanted; with a margin, in rows of their own.
-  SourceRows(const Kernel& kernel, const Source& source, int channels, bool margin,
-             std::byte* memory)
-      : kernel_(kernel), source_(source), channels_(channels) {
-    copied_ = source.scale || source.enlarged || margin;
-    stride_ = copied_ ? padded(channels) : source.features->stride;
+  // The source's channels from its first on, as many as `conv` takes; with the margin it wants, in
+  // rows of their own.
+  SourceRows(const Kernel& kernel, const Source& source, const Conv& conv, std::byte* memory)
+      : kernel_(kernel), source_(source), channels_(conv.in), kept_(conv.rows_seen()) {
+    copied_ = source.scale || source.enlarged || conv.wants_margin();
+    stride_ = copied_ ? padded(channels_) : source.features->stride;
     if (!copied_) return;
-    auto* floats = reinterpret_cast<float*>(memory);
-    for (int i = 0; i < 4; ++i) {
-      float* slot = floats + i * slot_size(source, channels);
-      std::memset(slot, 0, sizeof(float) * static_cast<std::size_t>(stride_));
-      slots_[i] = slot + stride_;
-      std::memset(slots_[i] + source.width() * stride_, 0,
-                  sizeof(float) * static_cast<std::size_t>(2 * stride_));
+    slots_ = reinterpret_cast<float*>(memory);
+    for (int y = 0; y < kept_; ++y) {
+      std::memset(slot(y) - stride_, 0, sizeof(float) * static_cast<std::size_t>(stride_));
+      std::memset(slot(y) + source.width() * stride_, 0,
+                  sizeof(float) * static_cast<std::size_t>(kRightMargin * stride_));
     }
   }
-  static std::size_t scratch(const Source& source, int channels) {
-    return sizeof(float) * 4 * static_cast<std::size_t>(slot_size(source, channels));
+  static std::size_t scratch(const Source& source, const Conv& conv) {
+    return sizeof(float) * static_cast<std::size_t>(conv.rows_seen() * slot_size(source, conv.in));
   }
   std::ptrdiff_t pixel_stride() const { return stride_; }
 
@@ -60,7 +58,7 @@ class SourceRows {
   const float* row(int y) {
     if (y < 0 || y >= source_.height()) return nullptr;
     const Tensor& x = *source_.features;
-    float* to = slots_[y & 3];
+    float* to = slot(y);
     if (source_.scale) {
       normalize(kernel_, x, y, source_.scale, source_.shift, true, to);
       return to;
@@ -80,15 +78,16 @@ class SourceRows {
 
  private:
   static std::ptrdiff_t slot_size(const Source& source, int channels) {
-    return static_cast<std::ptrdiff_t>(source.width() + 3) * padded(channels);
+    return static_cast<std::ptrdiff_t>(1 + source.width() + kRightMargin) * padded(channels);
   }
+  float* slot(int y) const { return slots_ + y % kept_ * slot_size(source_, channels_) + stride_; }
 
   const Kernel& kernel_;
   const Source& source_;
-  int channels_;
+  int channels_, kept_;
   bool copied_;
   std::ptrdiff_t stride_;
-  float* slots_[4] = {};
+  float* slots_ = nullptr;
 };
 
 // Scratch of each worker, cut into parts of whole cache lines.
@@ -136,7 +135,7 @@ void sweep(Pass& pass, const std::vector<Branch>& branches, Room& room, const Pl
   std::vector<Parts> parts;
   for (const Branch& branch : branches) {
     macs += branch.conv->macs(height_out * (width / like.stride));
-    parts.push_back({room.add(SourceRows::scratch(branch.source, branch.conv->in)),
+    parts.push_back({room.add(SourceRows::scratch(branch.source, *branch.conv)),
                      room.add(branch.conv->scratch(width))});
   }
   room.allocate(pass);
@@ -146,8 +145,7 @@ void sweep(Pass& pass, const std::vector<Branch>& branches, Room& room, const Pl
     std::vector<std::unique_ptr<ConvRows>> convs;
     for (std::size_t i = 0; i < branches.size(); ++i) {
       const Conv& conv = *branches[i].conv;
-      sources.emplace_back(pass.kernel, branches[i].source, conv.in, conv.wants_margin(),
-                           room.of(worker, parts[i].source));
+      sources.emplace_back(pass.kernel, branches[i].source, conv, room.of(worker, parts[i].source));
       convs.push_back(conv.open(pass, width, height, sources[i].pixel_stride(),
                                 room.of(worker, parts[i].conv)));
     }

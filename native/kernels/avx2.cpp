@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/kernel.h"
+#include "kernels/winograd.h"
 
 namespace bidiffsr {
 namespace {

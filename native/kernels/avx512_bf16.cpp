@@ -1,6 +1,7 @@
 #include <immintrin.h>
 
 #include "kernels/kernel.h"
+#include "kernels/winograd.h"
 
 namespace bidiffsr {
 namespace {
@@ -47,14 +48,15 @@ struct RoundBf16 {
 void gemm_bf16(const Gemm& job) { gemm<DotBf16>(job); }
 double peak_bf16(int rounds) { return peak_of<DotBf16>(rounds); }
 void winograd_input_bf16(const WinogradInput& job) {
-  winograd_input<RoundBf16<2>, RoundBf16<1>>(job);
+  winograd_input<WinogradF2, RoundBf16<2>, RoundBf16<1>>(job);
 }
 
 // bfloat16 to and fro, except for results that signs will read.
 struct RoundedResults {
   const WinogradOutput& job;
   inline Float add(std::ptrdiff_t at, Float value) const {
-    return job.rounded_residual ? value + load(job.rounded_residual + at) : value;
+    return job.rounded_residual ? value + load(job.rounded_residual + at)
+                                : PlainResults{job}.add(at, value);
   }
   inline void put(std::ptrdiff_t at, Float value) const {
     if (job.rounded_output)
@@ -64,7 +66,9 @@ struct RoundedResults {
   }
 };
 
-void winograd_output_bf16(const WinogradOutput& job) { winograd_results<RoundedResults>(job); }
+void winograd_output_bf16(const WinogradOutput& job) {
+  winograd_results<WinogradF2, RoundedResults>(job);
+}
 
 void round_bf16(const float* x, std::uint16_t* output, std::size_t count) {
   for (; count >= 32; count -= 32, x += 32, output += 32) {

@@ -428,8 +428,43 @@ inline void gemm(const Gemm& job) {
 
 void gemm_f32(const Gemm& job) { gemm<DotF32>(job); }
 
-// ---- Winograd F(2×2, 3×3): Y = Aᵀ [U ⊙ (Bᵀ d B)] A (Lavin & Gray 2016)
-// ---------------------------
+// ---- Winograd (Lavin & Gray 2016)
+// ----------------------------------------------------------------
+
+// One row of a transform: the sum of coefficients times term(i), without those that are 0. It
+// begins with a coefficient of 1, where there is one.
+template <const auto& Matrix, int Row, class Term>
+inline Float combine(const Term& term) {
+  constexpr auto& kRow = Matrix[Row];
+  constexpr int kTerms = static_cast<int>(sizeof kRow / sizeof *kRow);
+  constexpr int kStart = [] {
+    for (int i = 0; i < kTerms; ++i)
+      if (kRow[i] == 1) return i;
+    for (int i = 0; i < kTerms; ++i)
+      if (kRow[i] != 0) return i;
+    return 0;
+  }();
+  Float sum = kRow[kStart] == 1 ? term(kStart) : term(kStart) * kRow[kStart];
+#pragma GCC unroll 8
+  for (int i = 0; i < kTerms; ++i) {
+    if (i == kStart || kRow[i] == 0) continue;
+    if (kRow[i] == 1)
+      sum = sum + term(i);
+    else if (kRow[i] == -1)
+      sum = sum - term(i);
+    else
+      sum = sum + term(i) * kRow[i];
+  }
+  return sum;
+}
+
+// All rows of a transform: into[i] is row i's.
+template <const auto& Matrix, int I = 0, class Term>
+inline void transform(const Term& term, Float* into) {
+  into[I] = combine<Matrix, I>(term);
+  if constexpr (I + 1 < static_cast<int>(sizeof Matrix / sizeof *Matrix))
+    transform<Matrix, I + 1>(term, into);
+}
 
 struct KeepF32 {
   using Element = float;
@@ -437,63 +472,58 @@ struct KeepF32 {
   static inline void put(Element* to, const Float* value) { store(to, *value); }
 };
 
-// Row I of Bᵀ d for all tiles, and from it row I of the sixteen planes, Put::kWide vectors of
-// channels at a time from c on.
-template <class Put, int I>
+// Row I of Bᵀ d for all tiles, and from it row I of the planes, Put::kWide vectors of channels at a
+// time from c on.
+template <class F, class Put, int I>
 inline void winograd_row(const WinogradInput& job, int c) {
-  // Rows of Bᵀ: d0 - d2, d1 + d2, d2 - d1, d1 - d3.
-  constexpr int kFirst[4] = {0, 1, 2, 1}, kSecond[4] = {2, 2, 1, 3};
-  constexpr int kWide = Put::kWide;
+  constexpr int kWide = Put::kWide, kKept = F::kInputs - F::kOutputs;
   using Element = typename Put::Element;
-  const float *first = job.rows[kFirst[I]] + c, *second = job.rows[kSecond[I]] + c;
-  Element* to = static_cast<Element*>(job.output) + 4 * I * job.plane + c;
+  Element* to = static_cast<Element*>(job.output) + F::kInputs * I * job.plane + c;
   const auto column = [&](std::ptrdiff_t pixel, Float* into) {
-    const std::ptrdiff_t at = pixel * job.channels;
+    const std::ptrdiff_t at = pixel * job.channels + c;
 #pragma GCC unroll 4
-    for (int v = 0; v < kWide; ++v) {
-      const Float a = load(first + at + v * kLanes), b = load(second + at + v * kLanes);
-      into[v] = I == 1 ? a + b : a - b;
-    }
+    for (int v = 0; v < kWide; ++v)
+      into[v] = combine<F::kB, I>([&](int row) { return load(job.rows[row] + at + v * kLanes); });
   };
-  Float d0[kWide], d1[kWide], d2[kWide], d3[kWide];
-  column(0, d0);
-  column(1, d1);
+  Float d[F::kInputs][kWide];
+#pragma GCC unroll 8
+  for (int j = 0; j < kKept; ++j) column(j, d[j]);
   for (int tile = 0; tile < job.tiles; ++tile, to += job.channels) {
-    column(2 * tile + 2, d2);
-    column(2 * tile + 3, d3);
-    Float result[4][kWide];
+#pragma GCC unroll 8
+    for (int j = kKept; j < F::kInputs; ++j) column(F::kOutputs * tile + j, d[j]);
+    Float result[F::kInputs][kWide];
 #pragma GCC unroll 4
     for (int v = 0; v < kWide; ++v) {
-      result[0][v] = d0[v] - d2[v];
-      result[1][v] = d1[v] + d2[v];
-      result[2][v] = d2[v] - d1[v];
-      result[3][v] = d1[v] - d3[v];
-      d0[v] = d2[v];
-      d1[v] = d3[v];
+      Float one[F::kInputs];
+      transform<F::kB>([&](int j) { return d[j][v]; }, one);
+#pragma GCC unroll 8
+      for (int j = 0; j < F::kInputs; ++j) result[j][v] = one[j];
+#pragma GCC unroll 8
+      for (int j = 0; j < kKept; ++j) d[j][v] = d[F::kOutputs + j][v];
     }
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) Put::put(to + j * job.plane, result[j]);
+#pragma GCC unroll 8
+    for (int j = 0; j < F::kInputs; ++j) Put::put(to + j * job.plane, result[j]);
   }
 }
 
-template <class Put>
+template <class F, class Put, int I = 0>
 inline void winograd_channels(const WinogradInput& job, int c) {
-  winograd_row<Put, 0>(job, c);
-  winograd_row<Put, 1>(job, c);
-  winograd_row<Put, 2>(job, c);
-  winograd_row<Put, 3>(job, c);
+  winograd_row<F, Put, I>(job, c);
+  if constexpr (I + 1 < F::kInputs) winograd_channels<F, Put, I + 1>(job, c);
 }
 
 // The channels in steps of Wide's vectors, what is left in single ones.
-template <class Wide, class Single>
+template <class F, class Wide, class Single>
 inline void winograd_input(const WinogradInput& job) {
   int c = 0;
   for (; c + Wide::kWide * kLanes <= job.channels; c += Wide::kWide * kLanes)
-    winograd_channels<Wide>(job, c);
-  for (; c < job.channels; c += kLanes) winograd_channels<Single>(job, c);
+    winograd_channels<F, Wide>(job, c);
+  for (; c < job.channels; c += kLanes) winograd_channels<F, Single>(job, c);
 }
 
-void winograd_input_f32(const WinogradInput& job) { winograd_input<KeepF32, KeepF32>(job); }
+void winograd_input_f32(const WinogradInput& job) {
+  winograd_input<WinogradF4, KeepF32, KeepF32>(job);
+}
 
 // Where results of a Winograd convolution go and what is added to them.
 struct PlainResults {
@@ -507,33 +537,31 @@ struct PlainResults {
 };
 
 // Panels of channels from `first` on. Sums stay in registers, so their number is fixed.
-template <int Panels, class Results>
+template <class F, int Panels, class Results>
 inline void winograd_panels(const WinogradOutput& job, int first) {
   constexpr int kWide = Panels * kVectors;
   const Results results{job};
   Float sum[kWide] = {}, square[kWide] = {};
   const float* m = job.products + first;
   for (int tile = 0; tile < job.tiles; ++tile, m += job.columns) {
-    const bool both = 2 * tile + 1 < job.width;
-    const std::ptrdiff_t at = 2 * tile * job.pixel_stride + first;
+    const int left = job.width - F::kOutputs * tile;
+    const int columns = left < F::kOutputs ? left : F::kOutputs;
+    const std::ptrdiff_t at = F::kOutputs * tile * job.pixel_stride + first;
 #pragma GCC unroll 16
     for (int v = 0; v < kWide; ++v) {
-      Float half[2][4];  // rows of Aᵀ m
-#pragma GCC unroll 4
-      for (int j = 0; j < 4; ++j) {
+      Float half[F::kInputs][F::kOutputs];  // columns of Aᵀ m
+#pragma GCC unroll 8
+      for (int j = 0; j < F::kInputs; ++j) {
         const float* column = m + v * kLanes + j * job.plane;
-        const Float m0 = load(column), m1 = load(column + 4 * job.plane);
-        const Float m2 = load(column + 8 * job.plane), m3 = load(column + 12 * job.plane);
-        half[0][j] = m0 + m1 + m2;
-        half[1][j] = m1 - m2 - m3;
+        transform<F::kA>([&](int i) { return load(column + i * F::kInputs * job.plane); }, half[j]);
       }
       const Float bias = load(job.bias + first + v * kLanes);
       for (int i = 0; i < job.rows; ++i) {
-        const Float y[2] = {half[i][0] + half[i][1] + half[i][2] + bias,
-                            half[i][1] - half[i][2] - half[i][3] + bias};
-        for (int j = 0; j < 1 + both; ++j) {
+        Float y[F::kOutputs];
+        transform<F::kA>([&](int j) { return half[j][i]; }, y);
+        for (int j = 0; j < columns; ++j) {
           const std::ptrdiff_t to = at + i * job.row_stride + j * job.pixel_stride + v * kLanes;
-          const Float value = results.add(to, y[j]);
+          const Float value = results.add(to, y[j] + bias);
           results.put(to, value);
           sum[v] = sum[v] + value;
           square[v] = square[v] + value * value;
@@ -549,16 +577,18 @@ inline void winograd_panels(const WinogradOutput& job, int first) {
   }
 }
 
-template <class Results>
+template <class F, class Results>
 inline void winograd_results(const WinogradOutput& job) {
   constexpr int kMost = 4;
   int panel = 0;
   for (; panel + kMost <= job.columns / kPanel; panel += kMost)
-    winograd_panels<kMost, Results>(job, panel * kPanel);
-  for (; panel < job.columns / kPanel; ++panel) winograd_panels<1, Results>(job, panel * kPanel);
+    winograd_panels<F, kMost, Results>(job, panel * kPanel);
+  for (; panel < job.columns / kPanel; ++panel) winograd_panels<F, 1, Results>(job, panel * kPanel);
 }
 
-void winograd_output(const WinogradOutput& job) { winograd_results<PlainResults>(job); }
+void winograd_output_f32(const WinogradOutput& job) {
+  winograd_results<WinogradF4, PlainResults>(job);
+}
 
 // ---- the rest ----------------------------------------------------------------------------------
 
@@ -684,7 +714,7 @@ constexpr Kernel make_kernel(const char* name) {
   kernel.sum_row = sum_row;
   kernel.gemm_f32 = gemm_f32;
   kernel.winograd_input_f32 = winograd_input_f32;
-  kernel.winograd_output = winograd_output;
+  kernel.winograd_output_f32 = winograd_output_f32;
   kernel.softmax_block = softmax_block;
   kernel.scale_row = scale_row;
   kernel.split_row = split_row;

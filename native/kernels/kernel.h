@@ -81,26 +81,27 @@ struct Gemm {
   bool accumulate;
 };
 
-// Winograd's F(2×2, 3×3) for a run of tiles along two rows of outputs.
+// Winograd's convolution for a run of tiles (kernels/winograd.h): F(4×4, 3×3) in float32,
+// F(2×2, 3×3) with products in bfloat16.
 struct WinogradInput {
-  const float* rows[4];  // input rows, each beginning one pixel left of the first tile
+  const float* rows[6];  // input rows, each beginning one pixel left of the first tile
   int channels;          // a multiple of kPanel; also the distance of pixels in `rows`
   int tiles;
-  std::ptrdiff_t plane;  // elements between the 16 planes of the result, [16][tiles][channels]
+  std::ptrdiff_t plane;  // elements between the planes of the result, [planes][tiles][channels]
   void* output;          // float32 or bfloat16
 };
 
 struct WinogradOutput {
-  const float* products;  // [16][tiles][columns]
+  const float* products;  // [planes][tiles][columns]
   std::ptrdiff_t plane;
   int columns;  // channels of this run, a multiple of kPanel
   int tiles;
-  int width;              // outputs a row that exist: 2 tiles, or one fewer
-  int rows;               // 1 or 2
+  int width;              // outputs a row from here on that exist
+  int rows;               // of outputs that exist, at most a tile's
   const float* bias;      // [columns]
   const float* residual;  // may be null; laid out as the output
   float* output;
-  // In bfloat16: instead of the above, where not null.
+  // winograd_output_bf16 takes these instead of the above, where they are not null.
   const std::uint16_t* rounded_residual;
   std::uint16_t* rounded_output;
   std::ptrdiff_t row_stride;
@@ -129,7 +130,7 @@ struct Kernel {
   void (*gemm_bf16)(const Gemm&);
   void (*winograd_input_f32)(const WinogradInput&);
   void (*winograd_input_bf16)(const WinogradInput&);
-  void (*winograd_output)(const WinogradOutput&);
+  void (*winograd_output_f32)(const WinogradOutput&);
   void (*winograd_output_bf16)(const WinogradOutput&);
   void (*round_bf16)(const float* x, std::uint16_t* output, std::size_t count);
   // One block of a streaming softmax: scores become exp(score - maximum), `maximum` and `sum` are

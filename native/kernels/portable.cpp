@@ -1,4 +1,5 @@
 #include "kernels/kernel.h"
+#include "kernels/winograd.h"
 
 namespace bidiffsr {
 namespace {

@@ -41,6 +41,7 @@ std::vector<Case> awkward_cases() {
     for (const int in : channels) cases.push_back({in, in <= 64 ? in : 17, kernel, stride, 3, 2});
   }
   cases.push_back({200, 200, 3, 1, 3, 2});
+  cases.push_back({16, 17, 3, 1, 101, 6});  // more tiles than a run has
   return cases;
 }
 
@@ -51,7 +52,7 @@ struct Setup {
         stride(padded(each.in)),
         width(each.width()),
         height(each.height()),
-        x(static_cast<std::size_t>(height * (width + 3) * stride), 0.0f) {
+        x(static_cast<std::size_t>(height * (width + 1 + kRightMargin) * stride), 0.0f) {
     model.time_groups = kGroups;
     model.conv("block", each.in, each.out, each.kernel, binary, each.zeros);
     for (int y = 0; y < height; ++y)
@@ -64,8 +65,8 @@ struct Setup {
                                            ? 0.0f
                                            : std::numeric_limits<float>::infinity();
   }
-  // With a pixel of zeros on the left and two on the right.
-  float* row(int y) { return x.data() + (y * (width + 3) + 1) * stride; }
+  // With a pixel of zeros on the left and a margin of them on the right.
+  float* row(int y) { return x.data() + (y * (width + 1 + kRightMargin) + 1) * stride; }
   // Zero outside the picture.
   double at(int y, int pixel, int c) {
     if (y < 0 || y >= height || pixel < 0 || pixel >= width) return 0;
