@@ -114,9 +114,9 @@ ResidualBlock::ResidualBlock(const Loading& from, const std::string& name, int c
     : channels_(channels),
       norm1_(from, name + ".norm1", channels),
       norm2_(from, name + ".norm2", channels),
-      conv1_(load_conv(from.tensors, name + ".conv1", channels, channels, 3, 1, binary,
+      conv1_(load_conv(from.kernel, from.tensors, name + ".conv1", channels, channels, 3, 1, binary,
                        from.config.identity_shortcut, from.bfloat16)),
-      conv2_(load_conv(from.tensors, name + ".conv2", channels, channels, 3, 1, binary,
+      conv2_(load_conv(from.kernel, from.tensors, name + ".conv2", channels, channels, 3, 1, binary,
                        from.config.identity_shortcut, from.bfloat16)),
       time_(from, name + ".time", from.config.channels, channels) {
   if (attention) attention_.emplace(from, name + ".attention", channels);
@@ -148,13 +148,13 @@ Down::Down(const Loading& from, const std::string& name, int in, int out)
     : out_(out), groups_(from.config.norm_groups) {
   const bool shortcut = from.config.identity_shortcut, binary = from.config.binarized;
   if (from.config.consistent_resampling) {
-    conv1_ = load_conv(from.tensors, name + ".conv1", in / 2, in / 2, 3, 1, binary, shortcut,
-                       from.bfloat16);
-    conv2_ = load_conv(from.tensors, name + ".conv2", in / 2, in / 2, 3, 1, binary, shortcut,
-                       from.bfloat16);
+    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", in / 2, in / 2, 3, 1, binary,
+                       shortcut, from.bfloat16);
+    conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", in / 2, in / 2, 3, 1, binary,
+                       shortcut, from.bfloat16);
   } else {
-    conv1_ =
-        load_conv(from.tensors, name + ".conv", in, out, 3, 2, binary, shortcut, from.bfloat16);
+    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", in, out, 3, 2, binary, shortcut,
+                       from.bfloat16);
   }
 }
 
@@ -192,13 +192,13 @@ Up::Up(const Loading& from, const std::string& name, int in, int out)
     : out_(out), groups_(from.config.norm_groups) {
   const bool shortcut = from.config.identity_shortcut, binary = from.config.binarized;
   if (from.config.consistent_resampling) {
-    conv1_ =
-        load_conv(from.tensors, name + ".conv1", in, in, 3, 1, binary, shortcut, from.bfloat16);
-    conv2_ =
-        load_conv(from.tensors, name + ".conv2", in, in, 3, 1, binary, shortcut, from.bfloat16);
+    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", in, in, 3, 1, binary, shortcut,
+                       from.bfloat16);
+    conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", in, in, 3, 1, binary, shortcut,
+                       from.bfloat16);
   } else {
-    conv1_ =
-        load_conv(from.tensors, name + ".conv", in, out, 3, 1, binary, shortcut, from.bfloat16);
+    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", in, out, 3, 1, binary, shortcut,
+                       from.bfloat16);
   }
 }
 
@@ -245,14 +245,14 @@ Fuse::Fuse(const Loading& from, const std::string& name, int channels, bool bina
   }
   const bool shortcut = from.config.identity_shortcut;
   if (kind_ == Fusion::kConcat) {
-    conv1_ = load_conv(from.tensors, name + ".conv", 2 * channels, channels, 1, 1, true, shortcut,
-                       false);
+    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", 2 * channels, channels, 1, 1,
+                       true, shortcut, false);
     return;
   }
-  conv1_ =
-      load_conv(from.tensors, name + ".conv1", channels, channels, 1, 1, true, shortcut, false);
-  conv2_ =
-      load_conv(from.tensors, name + ".conv2", channels, channels, 1, 1, true, shortcut, false);
+  conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", channels, channels, 1, 1, true,
+                     shortcut, false);
+  conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", channels, channels, 1, 1, true,
+                     shortcut, false);
 }
 
 void Fuse::merge(const Loading& from, const std::string& name) {

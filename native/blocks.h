@@ -16,6 +16,7 @@ namespace bidiffsr {
 struct Loading {
   const NetworkConfig& config;
   const Tensors& tensors;
+  const Kernel& kernel;
   bool bfloat16;
 };
 

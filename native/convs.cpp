@@ -82,8 +82,8 @@ PerGroup load_groups(const Tensors& tensors, const std::string& name, int channe
 // TaR → sign ⊛ alpha · sign(w) → TaA → + identity (paper, eq. 5 to 9).
 class BinaryConv final : public Conv {
  public:
-  BinaryConv(const Tensors& tensors, const std::string& name, int in_, int out_, int kernel_,
-             int stride_, bool identity_shortcut) {
+  BinaryConv(const Kernel& target, const Tensors& tensors, const std::string& name, int in_,
+             int out_, int kernel_, int stride_, bool identity_shortcut) {
     in = in_, out = out_, kernel = kernel_, stride = stride_, binary = true;
     shortcut = identity_shortcut && in == out && stride == 1;
     words = (in + 63) / 64;
@@ -100,7 +100,7 @@ class BinaryConv final : public Conv {
     slope = load_groups(tensors, name + ".activation.slope", out, 0.0f);
     bias_out = load_groups(tensors, name + ".activation.bias_out", out, 0.0f);
     load_zeros(tensors, weight);
-    pack(signs, columns);
+    pack(target, signs, columns);
   }
 
   const float* bias(int group) const override { return bias_out.of(group); }
@@ -151,11 +151,12 @@ class BinaryConv final : public Conv {
 
   // Bits to words, and the sums of weights that each kind of edge has to give back: a tap outside
   // is run as -1, so it counted minus its weight.
-  void pack(const std::uint8_t* signs, int columns) {
+  void pack(const Kernel& target, const std::uint8_t* signs, int columns) {
     const int taps = kernel * kernel, outputs = padded(out);
     const std::ptrdiff_t row_bytes = (columns + 7) / 8;
     const int all = window_words ? window_words : taps * words;
-    weights.assign(static_cast<std::size_t>(outputs) * static_cast<std::size_t>(all), 0);
+    const auto size = static_cast<std::size_t>(outputs) * static_cast<std::size_t>(all);
+    std::vector<std::uint64_t> packed(size, 0);
     std::vector<std::int32_t> tap_sums(static_cast<std::size_t>(taps));
     bases.assign(static_cast<std::size_t>(kEdges * kEdges * outputs), 0);
     for (int o = 0; o < out; ++o) {
@@ -168,7 +169,7 @@ class BinaryConv final : public Conv {
         const int position =
             window_words ? (tap % 3 * 3 + tap / 3) * in + channel : tap * words * 64 + channel;
         const std::ptrdiff_t word = static_cast<std::ptrdiff_t>(o / kPanel) * all + position / 64;
-        weights[static_cast<std::size_t>(word * kPanel + o % kPanel)] |= bit << (position % 64);
+        packed[static_cast<std::size_t>(word * kPanel + o % kPanel)] |= bit << (position % 64);
       }
       for (int row = 0; row < kEdges; ++row)
         for (int column = 0; column < kEdges; ++column) {
@@ -179,6 +180,8 @@ class BinaryConv final : public Conv {
           bases[static_cast<std::size_t>((row * kEdges + column) * outputs + o)] = base;
         }
     }
+    weights.resize(size * static_cast<std::size_t>(target.weight_words));
+    target.arrange_signs(packed.data(), outputs / kPanel, all, weights.data());
   }
 };
 
@@ -499,11 +502,12 @@ std::unique_ptr<ConvRows> PlainConv::open(const Pass& pass, int width, int heigh
 
 }  // namespace
 
-std::unique_ptr<Conv> load_conv(const Tensors& tensors, const std::string& name, int in, int out,
-                                int kernel, int stride, bool binary, bool identity_shortcut,
-                                bool bfloat16) {
+std::unique_ptr<Conv> load_conv(const Kernel& target, const Tensors& tensors,
+                                const std::string& name, int in, int out, int kernel, int stride,
+                                bool binary, bool identity_shortcut, bool bfloat16) {
   if (binary)
-    return std::make_unique<BinaryConv>(tensors, name, in, out, kernel, stride, identity_shortcut);
+    return std::make_unique<BinaryConv>(target, tensors, name, in, out, kernel, stride,
+                                        identity_shortcut);
   return std::make_unique<PlainConv>(tensors, name, in, out, kernel, stride, bfloat16);
 }
 

@@ -82,10 +82,11 @@ class Conv {
                                          std::ptrdiff_t pixel_stride, std::byte* scratch) const = 0;
 };
 
-// Reads the block called `name`: binarized where its weight was stored as bits.
-std::unique_ptr<Conv> load_conv(const Tensors& tensors, const std::string& name, int in, int out,
-                                int kernel, int stride, bool binary, bool identity_shortcut,
-                                bool bfloat16);
+// Reads the block called `name` for passes of the kernel `target`: binarized where its weight was
+// stored as bits.
+std::unique_ptr<Conv> load_conv(const Kernel& target, const Tensors& tensors,
+                                const std::string& name, int in, int out, int kernel, int stride,
+                                bool binary, bool identity_shortcut, bool bfloat16);
 
 // Integer accumulators of a binarized convolution, [height][width][padded(out)], for tests.
 std::vector<std::int32_t> accumulators(const Conv& conv, const Pass& pass, const float* x,

@@ -11,7 +11,7 @@ Engine::Engine(const NetworkConfig& config, const Tensors& tensors, bool bfloat1
                const std::string& kernel, int threads)
     : kernel_(choose_kernel(kernel)),
       bfloat16_(bfloat16 && kernel_.bfloat16),
-      unet_(config, tensors, bfloat16_),
+      unet_(config, tensors, kernel_, bfloat16_),
       pool_(threads) {}
 
 std::size_t Engine::scratch_bytes(int height, int width) {

@@ -77,12 +77,12 @@ double measure_binary_conv(const std::string& name, int threads, int channels, i
   for (const char* key :
        {"c.shift.bias", "c.activation.bias_in", "c.activation.slope", "c.activation.bias_out"})
     add(key, TensorView::Type::kFloat32, {1, c}, ones.data());
-  const std::unique_ptr<Conv> conv =
-      load_conv(tensors, "c", channels, channels, 3, 1, true, true, false);
 
   ThreadPool pool(threads);
   Arena arena;
   const Pass pass(choose_kernel(name), pool, arena);
+  const std::unique_ptr<Conv> conv =
+      load_conv(pass.kernel, tensors, "c", channels, channels, 3, 1, true, true, false);
   const auto stride = static_cast<std::size_t>(padded(channels));
   return best_rate(pool, [&](int) {
     const Aligned<float> input(stride * static_cast<std::size_t>(width + 1), 0.5f);

@@ -15,8 +15,9 @@ struct UNetWeights;
 
 class UNet {
  public:
-  // `bfloat16`: plain convolutions whose results no sign depends on soon run in bfloat16.
-  UNet(const NetworkConfig& config, const Tensors& tensors, bool bfloat16);
+  // For passes of `kernel`. `bfloat16`: plain convolutions whose results no sign depends on soon
+  // run in bfloat16.
+  UNet(const NetworkConfig& config, const Tensors& tensors, const Kernel& kernel, bool bfloat16);
   ~UNet();
 
   // x_t, cond and prediction are (3, height, width), contiguous; a planning pass touches none.

@@ -116,11 +116,11 @@ nb::ndarray<nb::numpy, std::int32_t> binary_accumulators(
     const nb::dict& arrays, int out, int kernel_size, int stride, const std::string& kernel) {
   const auto in = static_cast<int>(x.shape(0));
   const auto height = static_cast<int>(x.shape(1)), width = static_cast<int>(x.shape(2));
-  const std::unique_ptr<Conv> conv =
-      load_conv(read_tensors(arrays), "block", in, out, kernel_size, stride, true, false, false);
   ThreadPool pool(1);
   Arena arena;
   const Pass pass(choose_kernel(kernel), pool, arena);
+  const std::unique_ptr<Conv> conv = load_conv(pass.kernel, read_tensors(arrays), "block", in, out,
+                                               kernel_size, stride, true, false, false);
   const auto area = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
   const auto pixel = static_cast<std::size_t>(padded(in));
   Aligned<float> rows(area * pixel + kPanel, 0.0f);

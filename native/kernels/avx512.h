@@ -42,3 +42,5 @@ struct Isa {
   static constexpr int kRows = 6;
   static constexpr int kPanels = 4;
 };
+
+#include "kernels/popcount.h"

@@ -7,11 +7,16 @@
 //   round(a)        to the nearest integers
 //   power(a, n)     a · 2^n, for any n; optional
 //   estimate_reciprocal(a)  1 / a to 14 bits; optional
-//   Words           vector of kWordLanes 64-bit words; load, broadcast
-//   Partial, Total  running counts of one bits; kFlush words fit into a Partial
-//   count, flush, narrow (two Totals to one Int)
-//   kPixels         pixels of a tile of the binary convolution, at most kPixelSlack
 //   kRows, kPanels  rows and panels of a tile of a matrix product
+//
+// and over a `Counter` of differing bits (popcount.h, or a set's own):
+//
+//   kWeightWords, arrange  `weight_words` and `arrange_signs` of the table
+//   kPanels, pixels(job)   panels of outputs and pixels of a row that are counted together
+//   prepare                for these
+//   kPixels         pixels whose counts are asked for at once, at most kPixelSlack
+//   counts          of so many and one panel, after prepare
+//   Ceiling         the loop of `peak_binary`: step, and kProducts of one
 //
 // It is included inside the anonymous namespace of each such file: nothing of it is exported.
 
@@ -74,80 +79,6 @@ inline Float reciprocal(Float x) {
 }
 
 // ---- binary convolution ------------------------------------------------------------------------
-
-constexpr int kWordVectors = kPanel / Isa::kWordLanes;
-static_assert(kWordVectors == 2 * kVectors);
-
-// Differing bits of kPixels pixels and one panel of outputs so far.
-struct Counts {
-  typename Isa::Partial partial[Isa::kPixels][kWordVectors] = {};
-  typename Isa::Total total[Isa::kPixels][kWordVectors] = {};
-  int left = Isa::kFlush;
-
-  // One word of each pixel, activation(pixel), against one of each output.
-  template <class Activation>
-  inline void add(const std::uint64_t* weights, const Activation& activation) {
-    typename Isa::Words w[kWordVectors];
-#pragma GCC unroll 16
-    for (int v = 0; v < kWordVectors; ++v) w[v] = Isa::load(weights + v * Isa::kWordLanes);
-#pragma GCC unroll 16
-    for (int p = 0; p < Isa::kPixels; ++p) {
-      const typename Isa::Words a = Isa::broadcast(activation(p));
-#pragma GCC unroll 16
-      for (int v = 0; v < kWordVectors; ++v) partial[p][v] = Isa::count(partial[p][v], a ^ w[v]);
-    }
-    if constexpr (Isa::kFlush > 0) {
-      if (--left == 0) {
-        left = Isa::kFlush;
-        for (int p = 0; p < Isa::kPixels; ++p)
-          for (int v = 0; v < kWordVectors; ++v) {
-            total[p][v] = Isa::flush(total[p][v], partial[p][v]);
-            partial[p][v] = typename Isa::Partial{};
-          }
-      }
-    }
-  }
-  inline void finish(Int (&counts)[Isa::kPixels][kVectors]) const {
-#pragma GCC unroll 16
-    for (int p = 0; p < Isa::kPixels; ++p)
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v)
-        counts[p][v] = Isa::narrow(Isa::flush(total[p][2 * v], partial[p][2 * v]),
-                                   Isa::flush(total[p][2 * v + 1], partial[p][2 * v + 1]));
-  }
-};
-
-// Over all taps: a kernel of 1 or 3, or 0 for bits that lie side by side.
-template <int Kernel>
-inline void mismatches(const BinaryRow& job, int x, int panel,
-                       Int (&counts)[Isa::kPixels][kVectors]) {
-  Counts running;
-  if constexpr (Kernel == 0) {
-    const std::uint64_t* weights =
-        job.weights + static_cast<std::ptrdiff_t>(panel) * job.window_words * kPanel;
-    const std::uint8_t* window = job.window + x * job.window_step;
-    const auto at = [&](int p, int word) {
-      std::uint64_t bits;
-      __builtin_memcpy(&bits, window + p * job.window_step + 8 * word, sizeof bits);
-      return bits;
-    };
-    int word = 0;
-    for (; word < job.window_words - 1; ++word, weights += kPanel)
-      running.add(weights, [&](int p) { return at(p, word); });
-    running.add(weights, [&](int p) { return at(p, word) & job.window_mask; });
-  } else {
-    const std::uint64_t* weights =
-        job.weights + static_cast<std::ptrdiff_t>(panel) * Kernel * Kernel * job.words * kPanel;
-    const std::ptrdiff_t pixel = static_cast<std::ptrdiff_t>(job.stride) * job.words;
-    for (int row = 0; row < Kernel; ++row) {
-      const std::uint64_t* bits = job.rows[row] + x * pixel;
-      for (int word = 0; word < Kernel * job.words;
-           ++word, weights += kPanel)  // taps are neighbours
-        running.add(weights, [&](int p) { return bits[word + p * pixel]; });
-    }
-  }
-  running.finish(counts);
-}
 
 // What zero weights were counted as, which is +1 times the activation, at one pixel.
 inline void take_back_zeros(const BinaryRow& job, int column, int panel, std::int32_t* sums) {
@@ -231,44 +162,58 @@ inline void finish_slowly(const BinaryRow& job, int column, int panel, Int* sums
   __builtin_memcpy(sums, plain, sizeof plain);
 }
 
+// Pixels `from` to `to` of one panel, whose counts are prepared.
+template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
+inline void finish_pixels(const BinaryRow& job, const Counter& counter, int from, int to,
+                          int panel) {
+  constexpr int kPixels = Counter::kPixels;
+  const bool slow = job.zero_count || job.accumulators;
+  const int first = panel * kPanel;
+  Epilogue<Shortcut, Residual, Accumulate> finish(job, first);
+  Int inner[kVectors];
+  for (int v = 0; v < kVectors; ++v) inner[v] = load(job.base_inner + first + v * kLanes);
+  for (int x = from; x < to; x += kPixels) {
+    Int counts[kPixels][kVectors];
+    counter.template counts<Kernel>(job, x, panel, counts);
+    if (x != 0 && x + kPixels < job.width && !slow) [[likely]] {
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p) {
+        Int sums[kVectors];
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) sums[v] = inner[v] - (counts[p][v] + counts[p][v]);
+        finish(job, x + p, sums);
+      }
+      continue;
+    }
+    for (int p = 0; p < kPixels && x + p < job.width; ++p) {
+      const int column = x + p;
+      const std::int32_t* base = column == 0               ? job.base_first
+                                 : column == job.width - 1 ? job.base_last
+                                                           : job.base_inner;
+      Int sums[kVectors];
+      for (int v = 0; v < kVectors; ++v)
+        sums[v] = load(base + first + v * kLanes) - (counts[p][v] + counts[p][v]);
+      if (slow) {
+        finish_slowly(job, column, panel, sums);
+        if (job.accumulators) continue;
+      }
+      finish(job, column, sums);
+    }
+  }
+  if (job.sums) finish.moments.add_to(job.sums + first, job.sums + job.channels + first);
+}
+
 template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
 void binary_row_of(const BinaryRow& job) {
-  const bool slow = job.zero_count || job.accumulators;
-  for (int panel = 0; panel < job.channels / kPanel; ++panel) {
-    const int first = panel * kPanel;
-    Epilogue<Shortcut, Residual, Accumulate> finish(job, first);
-    Int inner[kVectors];
-    for (int v = 0; v < kVectors; ++v) inner[v] = load(job.base_inner + first + v * kLanes);
-    for (int x = 0; x < job.width; x += Isa::kPixels) {
-      Int counts[Isa::kPixels][kVectors];
-      mismatches<Kernel>(job, x, panel, counts);
-      if (x > 0 && x + Isa::kPixels < job.width && !slow) [[likely]] {
-#pragma GCC unroll 16
-        for (int p = 0; p < Isa::kPixels; ++p) {
-          Int sums[kVectors];
-#pragma GCC unroll 16
-          for (int v = 0; v < kVectors; ++v) sums[v] = inner[v] - (counts[p][v] + counts[p][v]);
-          finish(job, x + p, sums);
-        }
-        continue;
-      }
-      for (int p = 0; p < Isa::kPixels && x + p < job.width; ++p) {
-        const int column = x + p;
-        const std::int32_t* base = column == 0               ? job.base_first
-                                   : column == job.width - 1 ? job.base_last
-                                                             : job.base_inner;
-        Int sums[kVectors];
-        for (int v = 0; v < kVectors; ++v)
-          sums[v] = load(base + first + v * kLanes) - (counts[p][v] + counts[p][v]);
-        if (slow) {
-          finish_slowly(job, column, panel, sums);
-          if (job.accumulators) continue;
-        }
-        finish(job, column, sums);
-      }
+  Counter counter;
+  const int panels = job.channels / kPanel, step = Counter::pixels(job);
+  for (int panel = 0; panel < panels; panel += Counter::kPanels)
+    for (int x = 0; x < job.width; x += step) {
+      counter.template prepare<Kernel>(job, x, panel);
+      const int end = x + step < job.width ? x + step : job.width;
+      for (int i = panel; i < panel + Counter::kPanels && i < panels; ++i)
+        finish_pixels<Kernel, Shortcut, Residual, Accumulate>(job, counter, x, end, i);
     }
-    if (job.sums) finish.moments.add_to(job.sums + first, job.sums + job.channels + first);
-  }
 }
 
 template <int Kernel>
@@ -674,19 +619,11 @@ inline void hide(T& value) {
 }
 
 double peak_binary(int rounds) {
-  constexpr int kCounters = 6;  // enough to hide a count's latency, few enough for 16 registers
-  typename Isa::Partial counters[kCounters] = {};
-  typename Isa::Words bits[kCounters];
-  for (int c = 0; c < kCounters; ++c)
-    bits[c] = Isa::broadcast(0x9e3779b97f4a7c15u * static_cast<std::uint64_t>(c + 1));
-  hide(bits);
-  for (int i = 0; i < rounds; ++i) {
-    const typename Isa::Words other = Isa::broadcast(static_cast<std::uint64_t>(i));
-#pragma GCC unroll 16
-    for (int c = 0; c < kCounters; ++c) counters[c] = Isa::count(counters[c], bits[c] ^ other);
-  }
-  hide(counters);
-  return 64.0 * Isa::kWordLanes * kCounters * rounds;
+  Counter::Ceiling loop;
+  hide(loop);
+  for (int i = 0; i < rounds; ++i) loop.step(i);
+  hide(loop);
+  return Counter::Ceiling::kProducts * rounds;
 }
 
 template <class Dot>
@@ -708,6 +645,8 @@ double peak_f32(int rounds) { return peak_of<DotF32>(rounds); }
 constexpr Kernel make_kernel(const char* name) {
   Kernel kernel{};
   kernel.name = name;
+  kernel.weight_words = Counter::kWeightWords;
+  kernel.arrange_signs = Counter::arrange;
   kernel.binary_row = binary_row;
   kernel.sign_row = sign_row;
   kernel.normalize_row = normalize_row<float>;

@@ -32,13 +32,14 @@ struct BinaryRow {
   int kernel;  // 1 or 3
   int stride;  // input pixels between outputs
   int words;
-  int width;                     // outputs
-  int width_in;                  // inputs, without padding
-  int channels;                  // outputs a pixel, a multiple of kPanel
-  const std::uint64_t* weights;  // [channels / kPanel][kernel²][words][kPanel]
+  int width;     // outputs
+  int width_in;  // inputs, without padding
+  int channels;  // outputs a pixel, a multiple of kPanel
+  // Of signs [channels / kPanel][kernel²][words][kPanel], as the kernel arranged them.
+  const std::uint64_t* weights;
   // Or, where `window_words` is not 0: the bits under the kernel lie side by side in `window`,
-  // outputs `window_step` bytes apart, and weights are [channels / kPanel][window_words][kPanel].
-  // What the last word has beyond `window_mask` belongs to others.
+  // outputs `window_step` bytes apart, and signs are [channels / kPanel][window_words][kPanel].
+  // What the last word has beyond `window_mask`, which is whole bytes, belongs to others.
   const std::uint8_t* window;
   std::ptrdiff_t window_step;
   int window_words;
@@ -115,6 +116,10 @@ struct Kernel {
   const char* name;
   bool bfloat16;  // whether the functions that end in _bf16 are there
 
+  // Arranges a layer's signs, [panels][words][kPanel], as `binary_row` reads them, in
+  // `weight_words` words for each of theirs.
+  int weight_words;
+  void (*arrange_signs)(const std::uint64_t* signs, int panels, int words, std::uint64_t* weights);
   void (*binary_row)(const BinaryRow&);
   // Bits of x >= threshold; channels a multiple of kPanel, missing thresholds are NaN.
   void (*sign_row)(const float* x, std::ptrdiff_t stride, int width, int channels,
@@ -148,7 +153,8 @@ struct Kernel {
   void (*shuffle_rows)(const float* x, std::ptrdiff_t stride, int width_in, int channels,
                        float* top, float* bottom, std::ptrdiff_t output_stride);
 
-  // What this CPU could do at best: loops in registers, which return the multiply-accumulates done.
+  // What this CPU could do at best: loops in registers and, where one counts by table, the
+  // first-level cache, which return the multiply-accumulates done.
   double (*peak_binary)(int rounds);
   double (*peak_f32)(int rounds);
   double (*peak_bf16)(int rounds);

@@ -46,6 +46,8 @@ struct Isa {
   static constexpr int kPanels = 1;
 };
 
+#include "kernels/popcount.h"
+
 #include "kernels/generic.h"
 }  // namespace
 

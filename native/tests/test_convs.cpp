@@ -42,6 +42,10 @@ std::vector<Case> awkward_cases() {
   }
   cases.push_back({200, 200, 3, 1, 3, 2});
   cases.push_back({16, 17, 3, 1, 101, 6});  // more tiles than a run has
+  // Long rows, and every number of panels up to nine.
+  for (int panels = 1; panels <= 9; ++panels)
+    cases.push_back({40, 16 * panels - 3, 3, 1 + panels % 2, 61 + panels, 1});
+  cases.push_back({600, 80, 1, 1, 67, 1});
   return cases;
 }
 
@@ -116,36 +120,60 @@ int accumulator(const Case& each, Setup& setup, int o, int y, int x) {
   return sum;
 }
 
+// Accumulators of every kernel, each as its own loop gives it.
+void check_accumulators(const Case& each, Setup& setup) {
+  std::vector<int> wanted;
+  for (int y = 0; y < each.height_out; ++y)
+    for (int x = 0; x < each.width_out; ++x)
+      for (int o = 0; o < each.out; ++o) wanted.push_back(accumulator(each, setup, o, y, x));
+  std::vector<float> packed;  // without margins
+  for (int y = 0; y < setup.height; ++y)
+    packed.insert(packed.end(), setup.row(y), setup.row(y) + setup.width * setup.stride);
+  packed.resize(packed.size() + kPanel);
+  for_each_kernel([&](const Kernel& kernel) {
+    const auto conv = load_conv(kernel, setup.model.tensors(), "block", each.in, each.out,
+                                each.kernel, each.stride, true, false, false);
+    ThreadPool pool(1);
+    Arena arena;
+    Pass pass(kernel, pool, arena);
+    pass.group = kGroup;
+    const auto found = accumulators(*conv, pass, packed.data(), setup.height, setup.width);
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      const std::size_t outputs = static_cast<std::size_t>(each.out);
+      const std::size_t at = i / outputs * static_cast<std::size_t>(padded(each.out)) + i % outputs;
+      CHECK_THAT(found[at] == wanted[i], each.about() + text("at", static_cast<double>(i)) +
+                                             text("found", found[at]) + text("wanted", wanted[i]));
+    }
+  });
+}
+
 TEST(binary_convolution_counts_exactly) {
   Random random(20);
   for (const Case& each : awkward_cases()) {
     Setup setup(each, random, true);
-    std::vector<int> wanted;
-    for (int y = 0; y < each.height_out; ++y)
-      for (int x = 0; x < each.width_out; ++x)
-        for (int o = 0; o < each.out; ++o) wanted.push_back(accumulator(each, setup, o, y, x));
-    const auto conv = load_conv(setup.model.tensors(), "block", each.in, each.out, each.kernel,
-                                each.stride, true, false, false);
-    std::vector<float> packed;  // without margins
-    for (int y = 0; y < setup.height; ++y)
-      packed.insert(packed.end(), setup.row(y), setup.row(y) + setup.width * setup.stride);
-    packed.resize(packed.size() + kPanel);
-    for_each_kernel([&](const Kernel& kernel) {
-      ThreadPool pool(1);
-      Arena arena;
-      Pass pass(kernel, pool, arena);
-      pass.group = kGroup;
-      const auto found = accumulators(*conv, pass, packed.data(), setup.height, setup.width);
-      for (std::size_t i = 0; i < wanted.size(); ++i) {
-        const std::size_t outputs = static_cast<std::size_t>(each.out);
-        const std::size_t at =
-            i / outputs * static_cast<std::size_t>(padded(each.out)) + i % outputs;
-        CHECK_THAT(found[at] == wanted[i], each.about() + text("at", static_cast<double>(i)) +
-                                               text("found", found[at]) +
-                                               text("wanted", wanted[i]));
-      }
-    });
+    check_accumulators(each, setup);
   }
+}
+
+// A picture that agrees with each weight that output 0 has at its middle pixel, or with none. So
+// many channels that no running count may be narrow.
+TEST(binary_convolution_counts_extremes) {
+  Random random(24);
+  const std::vector<Case> cases{
+      {5, 1, 3, 1, 3, 3},     {32, 17, 3, 1, 3, 3},  {56, 16, 3, 1, 3, 3},
+      {64, 33, 3, 1, 3, 3},   {512, 16, 3, 1, 3, 3}, {8000, 1, 3, 1, 3, 3},
+      {15000, 1, 3, 1, 3, 3}, {504, 16, 1, 1, 3, 3}, {70000, 1, 1, 1, 3, 3}};
+  for (const Case& each : cases)
+    for (const int sign : {1, -1}) {
+      Setup setup(each, random, true);
+      const int taps = each.kernel * each.kernel;
+      for (int pixel = 0; pixel < 9; ++pixel)
+        for (int c = 0; c < each.in; ++c)
+          setup.row(pixel / 3)[pixel % 3 * setup.stride + c] = static_cast<float>(
+              sign * setup.model.binary.at("block").at(0, c * taps + (taps == 9 ? pixel : 0)));
+      CHECK(accumulator(each, setup, 0, 1, 1) == sign * taps * each.in);
+      check_accumulators(each, setup);
+    }
 }
 
 // Runs a block with each combination of what can be added to its outputs, and compares with
@@ -212,14 +240,13 @@ struct Value {
 
 TEST(binary_convolution_finishes_its_outputs) {
   Random random(21);
-  const std::vector<Case> cases{{17, 17, 3, 1, 9, 5},    {3, 3, 3, 1, 1, 1},   {64, 64, 3, 1, 7, 3},
-                                {70, 70, 1, 1, 5, 2},    {40, 40, 3, 1, 8, 2}, {6, 20, 3, 2, 3, 3},
-                                {33, 33, 3, 1, 3, 3, 7}, {32, 16, 1, 1, 9, 1}};
+  const std::vector<Case> cases{
+      {17, 17, 3, 1, 9, 5},    {3, 3, 3, 1, 1, 1},   {64, 64, 3, 1, 7, 3},
+      {70, 70, 1, 1, 5, 2},    {40, 40, 3, 1, 8, 2}, {6, 20, 3, 2, 3, 3},
+      {33, 33, 3, 1, 3, 3, 7}, {32, 16, 1, 1, 9, 1}, {96, 96, 3, 1, 67, 2}};
   for (const Case& each : cases)
     for (const bool shortcut : {false, true}) {
       Setup setup(each, random, true);
-      const auto conv = load_conv(setup.model.tensors(), "block", each.in, each.out, each.kernel,
-                                  each.stride, true, shortcut, false);
       const bool identity = shortcut && each.in == each.out && each.stride == 1;
       const auto value_of = [&](const char* name, int group, int o) {
         const auto at = static_cast<std::size_t>(group * each.out + o);
@@ -235,6 +262,8 @@ TEST(binary_convolution_finishes_its_outputs) {
         return {value, scale};
       };
       for_each_kernel([&](const Kernel& kernel) {
+        const auto conv = load_conv(kernel, setup.model.tensors(), "block", each.in, each.out,
+                                    each.kernel, each.stride, true, shortcut, false);
         check_outputs(each, setup, random, *conv, kernel, 1e-6, wanted);
       });
     }
@@ -268,8 +297,8 @@ TEST(plain_convolution_is_one) {
     for_each_kernel([&](const Kernel& kernel) {
       for (const bool bfloat16 : {false, true}) {
         if (bfloat16 && !kernel.bfloat16) continue;
-        const auto conv = load_conv(setup.model.tensors(), "block", each.in, each.out, each.kernel,
-                                    each.stride, false, true, bfloat16);
+        const auto conv = load_conv(kernel, setup.model.tensors(), "block", each.in, each.out,
+                                    each.kernel, each.stride, false, true, bfloat16);
         CHECK(!conv->binary);
         check_outputs(each, setup, random, *conv, kernel, bfloat16 ? 2e-2 : 1e-6, wanted);
       }
@@ -280,7 +309,7 @@ TEST(plain_convolution_is_one) {
 TEST(convolution_refuses_bad_tensors) {
   Random random(23);
   const auto load = [](const RandomModel& model) {
-    return load_conv(model.tensors(), "block", 5, 4, 3, 1, true, true, false);
+    return load_conv(choose_kernel(""), model.tensors(), "block", 5, 4, 3, 1, true, true, false);
   };
   RandomModel model(random);
   model.conv("block", 5, 4, 3, true, 2);

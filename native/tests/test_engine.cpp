@@ -259,7 +259,7 @@ TEST(engine_needs_no_more_scratch_than_planned_and_none_of_what_it_held) {
       for_each_kernel([&](const Kernel& kernel) {
         for (const bool bfloat16 : {false, true}) {
           if (bfloat16 && !kernel.bfloat16) continue;
-          const UNet net(each.config, run.model.tensors(), bfloat16);
+          const UNet net(each.config, run.model.tensors(), kernel, bfloat16);
           const std::vector<float> wanted = run_in(run, net, kernel, pool, 0.0f);
           for (const float filler :
                {1e30f, std::numeric_limits<float>::infinity(),
@@ -278,13 +278,14 @@ void check_refusals(const NetworkConfig& config) {
   Random random(140);
   RandomModel model(random);
   model.network(config);
-  UNet(config, model.tensors(), true);
+  const Kernel& kernel = choose_kernel("");
+  UNet(config, model.tensors(), kernel, true);
   for (const std::string& name : model.names()) {
     const TensorView view = model.view(name);
     const bool list = view.type == TensorView::Type::kInt32;
     if (!list) {  // which may be absent
       model.left_out = {name};
-      CHECK_THROWS(std::invalid_argument, UNet(config, model.tensors(), true), name);
+      CHECK_THROWS(std::invalid_argument, UNet(config, model.tensors(), kernel, true), name);
       model.left_out.clear();
     }
     const auto refused = [&](const auto& change) {
@@ -292,7 +293,7 @@ void check_refusals(const NetworkConfig& config) {
       change(changed);
       Tensors tensors = model.tensors();
       tensors.add(name, changed);
-      CHECK_THROWS(std::invalid_argument, UNet(config, tensors, true), name);
+      CHECK_THROWS(std::invalid_argument, UNet(config, tensors, kernel, true), name);
     };
     refused([&](TensorView& changed) {
       changed.type = list ? TensorView::Type::kFloat32 : TensorView::Type::kInt32;
