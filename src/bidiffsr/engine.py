@@ -60,9 +60,9 @@ def ceilings(threads: int = 0) -> dict[str, float]:
     """Measure what this CPU can do at best, with ``threads`` threads (0: all CPUs).
 
     Returns:
-        Multiply-accumulates of a popcount loop (``popcount_tmacs``, 10¹²/s), of a float32 loop
-        (``fma_gmacs``, 10⁹/s) and, where the CPU has it, of a bfloat16 loop (``bf16_gmacs``); bytes
-        read and written by a copy (``copy_gbs``, 10⁹/s).
+        Multiply-accumulates of a loop that counts differing bits (``popcount_tmacs``, 10¹²/s; AVX2
+        counts by table), of a float32 loop (``fma_gmacs``, 10⁹/s) and, where the CPU has it, of a
+        bfloat16 loop (``bf16_gmacs``); bytes read and written by a copy (``copy_gbs``, 10⁹/s).
     """
     return _native.ceilings(chosen_kernel(), threads)
 
