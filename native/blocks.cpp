@@ -115,9 +115,9 @@ ResidualBlock::ResidualBlock(const Loading& from, const std::string& name, int c
       norm1_(from, name + ".norm1", channels),
       norm2_(from, name + ".norm2", channels),
       conv1_(load_conv(from.kernel, from.tensors, name + ".conv1", channels, channels, 3, 1, binary,
-                       from.config.identity_shortcut, from.bfloat16)),
+                       from.config.identity_shortcut, from.fast)),
       conv2_(load_conv(from.kernel, from.tensors, name + ".conv2", channels, channels, 3, 1, binary,
-                       from.config.identity_shortcut, from.bfloat16)),
+                       from.config.identity_shortcut, from.fast)),
       time_(from, name + ".time", from.config.channels, channels) {
   if (attention) attention_.emplace(from, name + ".attention", channels);
 }
@@ -149,12 +149,12 @@ Down::Down(const Loading& from, const std::string& name, int in, int out)
   const bool shortcut = from.config.identity_shortcut, binary = from.config.binarized;
   if (from.config.consistent_resampling) {
     conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", in / 2, in / 2, 3, 1, binary,
-                       shortcut, from.bfloat16);
+                       shortcut, from.fast);
     conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", in / 2, in / 2, 3, 1, binary,
-                       shortcut, from.bfloat16);
+                       shortcut, from.fast);
   } else {
     conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", in, out, 3, 2, binary, shortcut,
-                       from.bfloat16);
+                       from.fast);
   }
 }
 
@@ -193,12 +193,12 @@ Up::Up(const Loading& from, const std::string& name, int in, int out)
   const bool shortcut = from.config.identity_shortcut, binary = from.config.binarized;
   if (from.config.consistent_resampling) {
     conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", in, in, 3, 1, binary, shortcut,
-                       from.bfloat16);
+                       from.fast);
     conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", in, in, 3, 1, binary, shortcut,
-                       from.bfloat16);
+                       from.fast);
   } else {
     conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", in, out, 3, 1, binary, shortcut,
-                       from.bfloat16);
+                       from.fast);
   }
 }
 
@@ -265,12 +265,12 @@ void Fuse::merge(const Loading& from, const std::string& name) {
   };
   if (kind_ == Fusion::kConcat) {
     const float* w = weight(".conv", 2 * c);
-    merged_ = Panels(c, 2 * c, from.bfloat16, [&](int o, int i) { return w[o * 2 * c + i]; });
+    merged_ = Panels(c, 2 * c, from.bfloat16(), [&](int o, int i) { return w[o * 2 * c + i]; });
     return;
   }
   const float* first = weight(".conv1", c);
   const float* second = weight(".conv2", c);
-  merged_ = Panels(c, 2 * c, from.bfloat16, [&](int o, int i) {
+  merged_ = Panels(c, 2 * c, from.bfloat16(), [&](int o, int i) {
     const bool skip = i >= c;
     const int channel = skip ? i - c : i;
     if (kind_ == Fusion::kSplit) return (skip ? second : first)[o * c + channel];

@@ -17,7 +17,8 @@ struct Loading {
   const NetworkConfig& config;
   const Tensors& tensors;
   const Kernel& kernel;
-  bool bfloat16;
+  bool fast;
+  bool bfloat16() const { return fast && kernel.bfloat16; }
 };
 
 // Features with the sums that a following normalization needs.

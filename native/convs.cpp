@@ -291,11 +291,17 @@ std::unique_ptr<ConvRows> BinaryConv::open(const Pass& pass, int width, int heig
   return std::make_unique<BinaryRows>(*this, pass, width, height, stride_in, memory);
 }
 
-// The numbers of a Winograd convolution that depend on its tile.
+// What of a Winograd convolution depends on its tile.
 struct Winograd {
   template <class F>
-  static Winograd of() {
-    return {F::kOutputs, F::kInputs, F::kPlanes, &F::kG[0]};
+  static Winograd of(const WinogradTransforms& transforms, int run) {
+    return {F::kOutputs, F::kInputs, F::kPlanes, run, &F::kG[0], transforms};
+  }
+  // Larger tiles round more, so only `fast` has them.
+  static Winograd chosen(const Kernel& kernel, bool fast) {
+    if (!fast) return of<WinogradF2>(kernel.winograd2_f32, 64);
+    if (kernel.bfloat16) return of<WinogradF2>(kernel.winograd2_bf16, 64);
+    return of<WinogradF4>(kernel.winograd4_f32, 24);
   }
   // Element (i, j) of G g Gᵀ.
   float weight(const float* g, int i, int j) const {
@@ -306,17 +312,19 @@ struct Winograd {
   }
 
   int outputs, inputs, planes;  // a side, a side, and of products
+  int run;  // tiles at once: their planes of inputs and products stay in the second-level cache
   const double (*G)[3];
+  WinogradTransforms transforms;
 };
 
-// A plain convolution with bias. 3×3 at stride 1 by Winograd's method, which needs 4 times fewer
-// products in float32 and 2.25 times in bfloat16; others as one product of gathered rows.
+// A plain convolution with bias. 3×3 at stride 1 by Winograd's method, which needs 2.25 or 4 times
+// fewer products; others as one product of gathered rows.
 class PlainConv final : public Conv {
  public:
-  PlainConv(const Tensors& tensors, const std::string& name, int in_, int out_, int kernel_,
-            int stride_, bool bfloat16_) {
-    in = in_, out = out_, kernel = kernel_, stride = stride_, bfloat16 = bfloat16_;
-    tile = bfloat16 ? Winograd::of<WinogradF2>() : Winograd::of<WinogradF4>();
+  PlainConv(const Kernel& target, const Tensors& tensors, const std::string& name, int in_,
+            int out_, int kernel_, int stride_, bool fast)
+      : bfloat16(fast && target.bfloat16), tile(Winograd::chosen(target, fast)) {
+    in = in_, out = out_, kernel = kernel_, stride = stride_;
     const float* weight = tensors.floats(name + ".conv.weight", {out, in, kernel, kernel});
     offset = pad_channels(tensors.floats(name + ".conv.bias", {out}), out, 1, 0.0f);
     const int taps = kernel * kernel;
@@ -338,12 +346,10 @@ class PlainConv final : public Conv {
   std::size_t element() const { return bfloat16 ? sizeof(std::uint16_t) : sizeof(float); }
   const float* bias(int) const override { return offset.data(); }
 
-  // Tiles of a run: the planes of inputs and products of one run stay in the second-level cache.
-  int tiles() const { return bfloat16 ? 64 : 24; }
-  std::size_t run() const { return static_cast<std::size_t>(tile.planes * tiles()); }
+  std::size_t tiles() const { return static_cast<std::size_t>(tile.planes * tile.run); }
   static constexpr int kColumns = 4 * kPanel;
   std::size_t input_bytes(int width) const {
-    if (winograd()) return element() * run() * static_cast<std::size_t>(padded(in));
+    if (winograd()) return element() * tiles() * static_cast<std::size_t>(padded(in));
     const std::size_t gathered =
         static_cast<std::size_t>(width) * static_cast<std::size_t>(kernel * kernel * in + kPanel);
     return gathered * (sizeof(float) + sizeof(std::uint16_t));
@@ -353,7 +359,7 @@ class PlainConv final : public Conv {
   }
   std::size_t scratch(int width) const override {
     return whole_lines(input_bytes(width)) + whole_lines(outside_bytes(width)) +
-           sizeof(float) * run() * kColumns;
+           sizeof(float) * tiles() * kColumns;
   }
   std::unique_ptr<ConvRows> open(const Pass& pass, int width, int height, std::ptrdiff_t stride_in,
                                  std::byte* memory) const override;
@@ -402,15 +408,15 @@ class PlainRows final : public ConvRows {
     WinogradInput in{};
     in.channels = channels;
     in.output = input_;
-    for (int x = 0; x < width_; x += conv_.tiles() * tile.outputs) {
-      const int tiles = std::min(conv_.tiles(), (width_ - x + tile.outputs - 1) / tile.outputs);
+    for (int x = 0; x < width_; x += tile.run * tile.outputs) {
+      const int tiles = std::min(tile.run, (width_ - x + tile.outputs - 1) / tile.outputs);
       // Rows that no output wanted here sees may not be there yet.
       for (int i = 0; i < tile.inputs; ++i)
         in.rows[i] =
             i < rows + 2 ? row_at(y - 1 + i) + static_cast<std::ptrdiff_t>(x) * channels : outside_;
       in.tiles = tiles;
       in.plane = static_cast<std::ptrdiff_t>(tiles) * channels;
-      (conv_.bfloat16 ? pass_.kernel.winograd_input_bf16 : pass_.kernel.winograd_input_f32)(in);
+      tile.transforms.input(in);
       for (int column = 0; column < outputs; column += PlainConv::kColumns) {
         const int columns = std::min(PlainConv::kColumns, outputs - column);
         for (int plane = 0; plane < tile.planes; ++plane) product(plane, tiles, column, columns);
@@ -432,8 +438,7 @@ class PlainRows final : public ConvRows {
         job.accumulate = out.accumulate;
         job.sums = out.sums ? out.sums + column : nullptr;
         job.squares = out.sums ? out.sums + outputs + column : nullptr;
-        (conv_.bfloat16 ? pass_.kernel.winograd_output_bf16
-                        : pass_.kernel.winograd_output_f32)(job);
+        tile.transforms.output(job);
       }
     }
   }
@@ -504,11 +509,11 @@ std::unique_ptr<ConvRows> PlainConv::open(const Pass& pass, int width, int heigh
 
 std::unique_ptr<Conv> load_conv(const Kernel& target, const Tensors& tensors,
                                 const std::string& name, int in, int out, int kernel, int stride,
-                                bool binary, bool identity_shortcut, bool bfloat16) {
+                                bool binary, bool identity_shortcut, bool fast) {
   if (binary)
     return std::make_unique<BinaryConv>(target, tensors, name, in, out, kernel, stride,
                                         identity_shortcut);
-  return std::make_unique<PlainConv>(tensors, name, in, out, kernel, stride, bfloat16);
+  return std::make_unique<PlainConv>(target, tensors, name, in, out, kernel, stride, fast);
 }
 
 std::vector<std::int32_t> accumulators(const Conv& conv, const Pass& pass, const float* x,

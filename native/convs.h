@@ -83,10 +83,10 @@ class Conv {
 };
 
 // Reads the block called `name` for passes of the kernel `target`: binarized where its weight was
-// stored as bits.
+// stored as bits. `fast`: a plain one in bfloat16, if the kernel has it, or else by larger tiles.
 std::unique_ptr<Conv> load_conv(const Kernel& target, const Tensors& tensors,
                                 const std::string& name, int in, int out, int kernel, int stride,
-                                bool binary, bool identity_shortcut, bool bfloat16);
+                                bool binary, bool identity_shortcut, bool fast);
 
 // Integer accumulators of a binarized convolution, [height][width][padded(out)], for tests.
 std::vector<std::int32_t> accumulators(const Conv& conv, const Pass& pass, const float* x,

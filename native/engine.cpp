@@ -7,12 +7,9 @@
 
 namespace bidiffsr {
 
-Engine::Engine(const NetworkConfig& config, const Tensors& tensors, bool bfloat16,
+Engine::Engine(const NetworkConfig& config, const Tensors& tensors, bool fast,
                const std::string& kernel, int threads)
-    : kernel_(choose_kernel(kernel)),
-      bfloat16_(bfloat16 && kernel_.bfloat16),
-      unet_(config, tensors, kernel_, bfloat16_),
-      pool_(threads) {}
+    : kernel_(choose_kernel(kernel)), unet_(config, tensors, kernel_, fast), pool_(threads) {}
 
 std::size_t Engine::scratch_bytes(int height, int width) {
   const int multiple = size_multiple();

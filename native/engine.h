@@ -16,9 +16,9 @@ namespace bidiffsr {
 
 class Engine {
  public:
-  // `bfloat16` is honoured where the kernel has it. Throws std::invalid_argument.
-  Engine(const NetworkConfig& config, const Tensors& tensors, bool bfloat16,
-         const std::string& kernel, int threads);
+  // `fast` as in UNet. Throws std::invalid_argument.
+  Engine(const NetworkConfig& config, const Tensors& tensors, bool fast, const std::string& kernel,
+         int threads);
 
   // Safe to call from many threads. x_t, cond, prediction: (batch, 3, height, width), contiguous;
   // height and width multiples of `size_multiple`, else std::invalid_argument.
@@ -30,7 +30,6 @@ class Engine {
 
   const Kernel& kernel() const { return kernel_; }
   int threads() const { return pool_.count(); }
-  bool bfloat16() const { return bfloat16_; }
   int size_multiple() const { return unet_.config().size_multiple(); }
 
  private:
@@ -43,7 +42,6 @@ class Engine {
   void give_back(Scratch scratch);
 
   const Kernel& kernel_;
-  bool bfloat16_;
   UNet unet_;
   ThreadPool pool_;
   std::mutex mutex_;

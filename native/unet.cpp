@@ -196,9 +196,9 @@ struct UNetWeights {
   Tail tail;
 };
 
-UNet::UNet(const NetworkConfig& config, const Tensors& tensors, const Kernel& kernel, bool bfloat16)
+UNet::UNet(const NetworkConfig& config, const Tensors& tensors, const Kernel& kernel, bool fast)
     : config_(config),
-      weights_(std::make_unique<UNetWeights>(Loading{config, tensors, kernel, bfloat16})) {}
+      weights_(std::make_unique<UNetWeights>(Loading{config, tensors, kernel, fast})) {}
 UNet::~UNet() = default;
 
 void UNet::forward(Pass& pass, const float* x_t, const float* cond, std::int64_t timestep,

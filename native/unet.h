@@ -15,9 +15,9 @@ struct UNetWeights;
 
 class UNet {
  public:
-  // For passes of `kernel`. `bfloat16`: plain convolutions whose results no sign depends on soon
-  // run in bfloat16.
-  UNet(const NetworkConfig& config, const Tensors& tensors, const Kernel& kernel, bool bfloat16);
+  // For passes of `kernel`. `fast`: plain convolutions whose results no sign depends on soon run in
+  // bfloat16, if the kernel has it, or else by larger Winograd tiles.
+  UNet(const NetworkConfig& config, const Tensors& tensors, const Kernel& kernel, bool fast);
   ~UNet();
 
   // x_t, cond and prediction are (3, height, width), contiguous; a planning pass touches none.

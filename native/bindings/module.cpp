@@ -61,7 +61,7 @@ Fusion fusion_of(const std::string& name) {
   throw std::invalid_argument("fusion: '" + name + "' is none of cs, split, concat, add");
 }
 
-std::unique_ptr<Engine> make_engine(const nb::dict& config, const nb::dict& tensors, bool bfloat16,
+std::unique_ptr<Engine> make_engine(const nb::dict& config, const nb::dict& tensors, bool fast,
                                     const std::string& kernel, int threads) {
   const auto integer = [&](const char* key) { return nb::cast<int>(config[key]); };
   NetworkConfig network;
@@ -77,7 +77,7 @@ std::unique_ptr<Engine> make_engine(const nb::dict& config, const nb::dict& tens
   network.consistent_resampling = nb::cast<std::string>(config["resampling"]) == "consistent";
   network.fusion = fusion_of(nb::cast<std::string>(config["fusion"]));
   network.identity_shortcut = nb::cast<bool>(config["identity_shortcut"]);
-  return std::make_unique<Engine>(network, read_tensors(tensors), bfloat16, kernel, threads);
+  return std::make_unique<Engine>(network, read_tensors(tensors), fast, kernel, threads);
 }
 
 nb::dict profile_of(const Profile& profile) {
@@ -178,11 +178,9 @@ NB_MODULE(_native, m) {
   nb::class_<Engine>(m, "Engine")
       .def_prop_ro("kernel", [](const Engine& engine) { return engine.kernel().name; })
       .def_prop_ro("threads", &Engine::threads)
-      .def_prop_ro("bfloat16", &Engine::bfloat16)
       .def("scratch_bytes", &Engine::scratch_bytes, "height"_a, "width"_a)
       .def("predict", &predict, "x_t"_a, "cond"_a, "t"_a);
-  m.def("make_engine", &make_engine, "config"_a, "tensors"_a, "bfloat16"_a, "kernel"_a,
-        "threads"_a);
+  m.def("make_engine", &make_engine, "config"_a, "tensors"_a, "fast"_a, "kernel"_a, "threads"_a);
   m.def("binary_accumulators", &binary_accumulators, "x"_a, "tensors"_a, "out"_a, "kernel_size"_a,
         "stride"_a, "kernel"_a);
   m.def("ceilings", &ceilings, "kernel"_a, "threads"_a);

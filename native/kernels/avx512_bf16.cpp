@@ -89,8 +89,7 @@ constexpr Kernel make_bf16_kernel(const char* name) {
   Kernel kernel = make_kernel(name);
   kernel.bfloat16 = true;
   kernel.gemm_bf16 = gemm_bf16;
-  kernel.winograd_input_bf16 = winograd_input_bf16;
-  kernel.winograd_output_bf16 = winograd_output_bf16;
+  kernel.winograd2_bf16 = {winograd_input_bf16, winograd_output_bf16};
   kernel.normalize_row_bf16 = normalize_row<std::uint16_t>;
   kernel.round_bf16 = round_bf16;
   kernel.peak_bf16 = peak_bf16;

@@ -466,8 +466,9 @@ inline void winograd_input(const WinogradInput& job) {
   for (; c < job.channels; c += kLanes) winograd_channels<F, Single>(job, c);
 }
 
+template <class F>
 void winograd_input_f32(const WinogradInput& job) {
-  winograd_input<WinogradF4, KeepF32, KeepF32>(job);
+  winograd_input<F, KeepF32, KeepF32>(job);
 }
 
 // Where results of a Winograd convolution go and what is added to them.
@@ -531,8 +532,9 @@ inline void winograd_results(const WinogradOutput& job) {
   for (; panel < job.columns / kPanel; ++panel) winograd_panels<F, 1, Results>(job, panel * kPanel);
 }
 
+template <class F>
 void winograd_output_f32(const WinogradOutput& job) {
-  winograd_results<WinogradF4, PlainResults>(job);
+  winograd_results<F, PlainResults>(job);
 }
 
 // ---- the rest ----------------------------------------------------------------------------------
@@ -652,8 +654,8 @@ constexpr Kernel make_kernel(const char* name) {
   kernel.normalize_row = normalize_row<float>;
   kernel.sum_row = sum_row;
   kernel.gemm_f32 = gemm_f32;
-  kernel.winograd_input_f32 = winograd_input_f32;
-  kernel.winograd_output_f32 = winograd_output_f32;
+  kernel.winograd2_f32 = {winograd_input_f32<WinogradF2>, winograd_output_f32<WinogradF2>};
+  kernel.winograd4_f32 = {winograd_input_f32<WinogradF4>, winograd_output_f32<WinogradF4>};
   kernel.softmax_block = softmax_block;
   kernel.scale_row = scale_row;
   kernel.split_row = split_row;

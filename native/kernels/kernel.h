@@ -82,8 +82,7 @@ struct Gemm {
   bool accumulate;
 };
 
-// Winograd's convolution for a run of tiles (kernels/winograd.h): F(4×4, 3×3) in float32,
-// F(2×2, 3×3) with products in bfloat16.
+// Winograd's convolution for a run of tiles (kernels/winograd.h).
 struct WinogradInput {
   const float* rows[6];  // input rows, each beginning one pixel left of the first tile
   int channels;          // a multiple of kPanel; also the distance of pixels in `rows`
@@ -102,7 +101,7 @@ struct WinogradOutput {
   const float* bias;      // [columns]
   const float* residual;  // may be null; laid out as the output
   float* output;
-  // winograd_output_bf16 takes these instead of the above, where they are not null.
+  // With products in bfloat16: these instead of the above, where they are not null.
   const std::uint16_t* rounded_residual;
   std::uint16_t* rounded_output;
   std::ptrdiff_t row_stride;
@@ -110,6 +109,12 @@ struct WinogradOutput {
   bool accumulate;  // float32 only
   float* sums;      // may be null; as in BinaryRow
   float* squares;
+};
+
+// The transforms before and after the products of one kind.
+struct WinogradTransforms {
+  void (*input)(const WinogradInput&);
+  void (*output)(const WinogradOutput&);
 };
 
 struct Kernel {
@@ -133,10 +138,9 @@ struct Kernel {
   void (*sum_row)(const float* x, int width, int channels, float* sum, float* square);
   void (*gemm_f32)(const Gemm&);
   void (*gemm_bf16)(const Gemm&);
-  void (*winograd_input_f32)(const WinogradInput&);
-  void (*winograd_input_bf16)(const WinogradInput&);
-  void (*winograd_output_f32)(const WinogradOutput&);
-  void (*winograd_output_bf16)(const WinogradOutput&);
+  WinogradTransforms winograd2_f32;
+  WinogradTransforms winograd4_f32;
+  WinogradTransforms winograd2_bf16;
   void (*round_bf16)(const float* x, std::uint16_t* output, std::size_t count);
   // One block of a streaming softmax: scores become exp(score - maximum), `maximum` and `sum` are
   // brought up to date, `decay` is what earlier results have to be multiplied by.

@@ -205,10 +205,9 @@ std::vector<std::array<double, 3>> weight_transform(const std::vector<double>& p
 
 // Both transforms around products that are plain loops here, in `Element`s.
 template <class Element, class Value>
-void check_winograd(const Kernel& kernel, Random& random, const Value& value, double tolerance,
-                    const std::vector<std::array<double, 3>>& g, int width, int rows,
-                    int channels) {
-  constexpr bool kFull = sizeof(Element) == sizeof(float);
+void check_winograd(const WinogradTransforms& transforms, Random& random, const Value& value,
+                    double tolerance, const std::vector<std::array<double, 3>>& g, int width,
+                    int rows, int channels) {
   const int inputs = static_cast<int>(g.size()), outputs = inputs - 2, planes = inputs * inputs;
   const int tiles = (width + outputs - 1) / outputs, columns = 5 * kPanel;
   const Picture picture(random, width, channels);
@@ -223,7 +222,7 @@ void check_winograd(const Kernel& kernel, Random& random, const Value& value, do
   in.tiles = tiles;
   in.plane = tiles * channels;
   in.output = input.data();
-  (kFull ? kernel.winograd_input_f32 : kernel.winograd_input_bf16)(in);
+  transforms.input(in);
 
   std::vector<float> products(size(planes, tiles, columns));
   for (int plane = 0; plane < planes; ++plane)
@@ -260,7 +259,7 @@ void check_winograd(const Kernel& kernel, Random& random, const Value& value, do
       job.accumulate = accumulate;
       job.sums = sums.data();
       job.squares = sums.data() + columns;
-      (kFull ? kernel.winograd_output_f32 : kernel.winograd_output_bf16)(job);
+      transforms.output(job);
       std::vector<double> sum(sums.size(), 1.0);
       for (int y = 0; y < outputs; ++y)
         for (int x = 0; x < width; ++x)
@@ -294,30 +293,36 @@ void for_each_winograd(const Check& check) {
     for (const int channels : {16, 48}) check(width, channels);
 }
 
+std::vector<std::array<double, 3>> weight_transform_2() {
+  auto g = weight_transform({0, 1, -1});
+  for (double& each : g[0]) each = -each;  // the input's first row has the other sign, too
+  return g;
+}
+
 TEST(winograd_in_float32_is_a_convolution) {
-  const auto g = weight_transform({0, 0.75, -0.75, 1.5, -1.5});
+  const auto value = [](float x) { return static_cast<double>(x); };
   Random random(7);
   for_each_kernel([&](const Kernel& kernel) {
     for_each_winograd([&](int width, int channels) {
+      for (const int rows : {1, 2})
+        check_winograd<float>(kernel.winograd2_f32, random, value, 5e-7, weight_transform_2(),
+                              width, rows, channels);
       for (const int rows : {1, 2, 3, 4})
-        check_winograd<float>(
-            kernel, random, [](float x) { return static_cast<double>(x); }, 1e-6, g, width, rows,
-            channels);
+        check_winograd<float>(kernel.winograd4_f32, random, value, 1e-6,
+                              weight_transform({0, 0.75, -0.75, 1.5, -1.5}), width, rows, channels);
     });
   });
 }
 
 TEST(winograd_in_bfloat16_is_a_convolution) {
-  auto g = weight_transform({0, 1, -1});
-  for (double& each : g[0]) each = -each;  // the input's first row has the other sign, too
+  const auto value = [](std::uint16_t x) { return static_cast<double>(from_bfloat16(x)); };
   Random random(8);
   for_each_kernel([&](const Kernel& kernel) {
     if (!kernel.bfloat16) return;
     for_each_winograd([&](int width, int channels) {
       for (const int rows : {1, 2})
-        check_winograd<std::uint16_t>(
-            kernel, random, [](std::uint16_t x) { return static_cast<double>(from_bfloat16(x)); },
-            1e-2, g, width, rows, channels);
+        check_winograd<std::uint16_t>(kernel.winograd2_bf16, random, value, 1e-2,
+                                      weight_transform_2(), width, rows, channels);
     });
   });
 }
@@ -353,7 +358,7 @@ TEST(winograd_input_in_bfloat16_is_rounded_once) {
       in.tiles = tiles;
       in.plane = tiles * channels;
       in.output = found.data();
-      kernel.winograd_input_bf16(in);
+      kernel.winograd2_bf16.input(in);
       CHECK(found == rounded);
     });
   });

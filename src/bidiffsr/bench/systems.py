@@ -116,7 +116,7 @@ class Engine(System):
 
     @property
     def tolerance(self) -> float:
-        """See ``System.tolerance``; ``fast`` has bfloat16 convolutions."""
+        """See ``System.tolerance``; ``fast`` may have bfloat16 convolutions."""
         return 0.15 if self.precision == "fast" else 0.05
 
     def load(self, workload: Workload, threads: int) -> Predictor:

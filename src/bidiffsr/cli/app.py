@@ -53,7 +53,9 @@ class Running:
     ] = "auto"
     precision: Annotated[
         Literal["fast", "exact"],
-        Parameter(help="Of the engine: bfloat16 where it cannot be seen, or float32 throughout."),
+        Parameter(
+            help="Of the engine: rounded more where it cannot be seen, or float32 throughout."
+        ),
     ] = "fast"
     threads: Annotated[
         int, Parameter(help="Of the engine. Default: one for each CPU.", validator=Number(gte=0))
