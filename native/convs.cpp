@@ -295,7 +295,7 @@ std::unique_ptr<ConvRows> BinaryConv::open(const Pass& pass, int width, int heig
 struct Winograd {
   template <class F>
   static Winograd of(const WinogradTransforms& transforms, int run) {
-    return {F::kOutputs, F::kInputs, F::kPlanes, run, &F::kG[0], transforms};
+    return {F::kOutputs, F::kInputs, run, &F::kG[0], transforms};
   }
   // Larger tiles round more, so only `fast` has them.
   static Winograd chosen(const Kernel& kernel, bool fast) {
@@ -311,7 +311,9 @@ struct Winograd {
     return static_cast<float>(sum);
   }
 
-  int outputs, inputs, planes;  // a side, a side, and of products
+  int planes() const { return inputs * inputs; }
+
+  int outputs, inputs;  // a side
   int run;  // tiles at once: their planes of inputs and products stay in the second-level cache
   const double (*G)[3];
   WinogradTransforms transforms;
@@ -346,7 +348,7 @@ class PlainConv final : public Conv {
   std::size_t element() const { return bfloat16 ? sizeof(std::uint16_t) : sizeof(float); }
   const float* bias(int) const override { return offset.data(); }
 
-  std::size_t tiles() const { return static_cast<std::size_t>(tile.planes * tile.run); }
+  std::size_t tiles() const { return static_cast<std::size_t>(tile.planes() * tile.run); }
   static constexpr int kColumns = 4 * kPanel;
   std::size_t input_bytes(int width) const {
     if (winograd()) return element() * tiles() * static_cast<std::size_t>(padded(in));
@@ -419,7 +421,7 @@ class PlainRows final : public ConvRows {
       tile.transforms.input(in);
       for (int column = 0; column < outputs; column += PlainConv::kColumns) {
         const int columns = std::min(PlainConv::kColumns, outputs - column);
-        for (int plane = 0; plane < tile.planes; ++plane) product(plane, tiles, column, columns);
+        for (int plane = 0; plane < tile.planes(); ++plane) product(plane, tiles, column, columns);
         WinogradOutput job{};
         job.products = products_;
         job.plane = static_cast<std::ptrdiff_t>(tiles) * columns;

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include "config.h"
-#include "kernels/winograd.h"
 #include "pass.h"
 
 namespace bidiffsr {

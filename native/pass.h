@@ -9,7 +9,6 @@
 
 #include "arena.h"
 #include "kernels/kernel.h"
-#include "kernels/winograd.h"
 #include "threads.h"
 
 namespace bidiffsr {

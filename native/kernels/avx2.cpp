@@ -1,7 +1,6 @@
 #include <immintrin.h>
 
 #include "kernels/kernel.h"
-#include "kernels/winograd.h"
 
 namespace bidiffsr {
 namespace {

@@ -7,6 +7,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/winograd.h"
+
 namespace bidiffsr {
 
 // Channels are stored in multiples of this, and so are the outputs of packed weights.

@@ -1,7 +1,6 @@
 #include <arm_neon.h>
 
 #include "kernels/kernel.h"
-#include "kernels/winograd.h"
 
 namespace bidiffsr {
 namespace {

@@ -1,5 +1,4 @@
 #include "kernels/kernel.h"
-#include "kernels/winograd.h"
 
 namespace bidiffsr {
 namespace {

@@ -9,16 +9,16 @@ namespace bidiffsr {
 
 // From the points 0, 1, -1 and infinity: transforms of additions alone, which bfloat16 can stand.
 struct WinogradF2 {
-  static constexpr int kOutputs = 2, kInputs = 4, kPlanes = 16;
+  static constexpr int kOutputs = 2, kInputs = 4;
   static constexpr float kB[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};
   static constexpr double kG[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
   static constexpr float kA[2][4] = {{1, 1, 1, 0}, {0, 1, -1, -1}};
 };
 
-// From the points 0, ±p, ±q and infinity. These are exact in float32 and keep the numbers near 1:
-// the error is half of what the usual ±1 and ±2 give.
+// From the points 0, ±p, ±q and infinity. These are exact in float32 and keep the numbers near 1,
+// for a smaller error than that of the usual ±1 and ±2.
 struct WinogradF4 {
-  static constexpr int kOutputs = 4, kInputs = 6, kPlanes = 36;
+  static constexpr int kOutputs = 4, kInputs = 6;
   static constexpr double p = 0.75, q = 1.5;
   static constexpr double pp = p * p, qq = q * q, np = 2 * pp * (pp - qq), nq = 2 * qq * (qq - pp);
   static constexpr float kB[6][6] = {
