@@ -2,6 +2,10 @@
 
 python recipes/study.py recipes/study.yml [RUN]...
 
+The price of a run is either ``macs``, multiply-accumulates, or ``minutes`` of CPU time (with one
+thread, of a core): then a few iterations are timed first, without what compiling takes, and the
+run has as many as fit.
+
 A run that has been scored is left as it is, one that was stopped goes on. The table,
 ``scores.md`` in the study's folder, holds every run that has scores.
 """
@@ -11,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 import time
 from contextlib import closing
 from functools import cached_property
@@ -18,17 +23,30 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
-from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.config import TrainingConfig, ValidationConfig, load_yaml, parse_config
 from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.evaluation import bicubic, evaluate, summarize
+from bidiffsr.nn import build_network
+from bidiffsr.nn.counting import count, total
 from bidiffsr.overrides import with_overrides
 from bidiffsr.terminal import exit_code
 from bidiffsr.training.cost import iteration_macs
 from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
 
 SCORES_NAME = "scores.json"
+
+# Iterations that are timed, and how many of them go before.
+_TRIAL = 16
+_WARM = 4
+_SIDE = 512  # of the picture that costs are counted for
+
+# What an engine does in a second with two cores, in billions (docs/engine.md): products of bits,
+# products of floats, feature values written and read again.
+_RATES = {"AVX2": (300, 50, 1.2), "AVX-512": (3500, 600, 2.5)}
 
 
 class Study:
@@ -55,6 +73,8 @@ class Study:
             "what": self._text["runs"][name]["what"],
             "iterations": config.iterations,
             "seconds": time.perf_counter() - started,
+            "megapixels": config.iterations * config.batch * config.data.crop**2 / 1e6,
+            "cost": _cost(config),
             **self._scores(folder / MODEL_NAME, config.model.sampling.steps),
         }
         write_text(folder / SCORES_NAME, json.dumps(result, indent=2) + "\n")
@@ -71,16 +91,20 @@ class Study:
         values = with_overrides(self._text["base"], tokens, self._where)
         until = values.pop("real_weights_until", 0)
         config = parse_config(TrainingConfig, values, self._where)
-        budget = float(self._text["macs"]) * run.get("share", 1)
-        iterations = round(budget / iteration_macs(config))
+        share = run.get("share", 1)
+        if "minutes" in self._text:
+            iterations = round(60 * float(self._text["minutes"]) * share / _cpu_seconds(config))
+        else:
+            iterations = round(float(self._text["macs"]) * share / iteration_macs(config))
         values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
         return parse_config(TrainingConfig, values, self._where)
 
     def _scores(self, model: Path, steps: int) -> dict[str, Any]:
         upscaler = Upscaler.from_pretrained(model)
+        counts: list[int] = self._text.get("steps", [1, 4, 8, steps])
         return {
             str(used): self._score(lambda low, _, used=used: upscaler(low, steps=used))
-            for used in sorted({1, 4, 8, steps})
+            for used in sorted(set(counts))
             if used <= steps
         }
 
@@ -96,10 +120,12 @@ class Study:
 
     def table(self) -> str:
         """All runs that have scores, as a Markdown table."""
-        names = ["run", "what", "iterations", "minutes", "1 step: PSNR", "SSIM", "NIQE"]
-        names += ["steps", "PSNR", "SSIM", "NIQE"]
+        names = ["run", "what", "iterations", "megapixels", "minutes", "Gbit/MP", "GMAC/MP"]
+        names += [f"ms/MP {name}" for name in _RATES]
+        names += ["1 step: PSNR", "SSIM", "NIQE", "steps", "PSNR", "SSIM", "NIQE"]
         rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-        rows.append(f"| bicubic | | | | {_cells(self._bicubic)} | | | | |")
+        empty = " |" * (6 + len(_RATES))
+        rows.append(f"| bicubic |{empty} {_cells(self._bicubic)} | | | | |")
         for name in self.names:
             path = self.output / name / SCORES_NAME
             if path.exists():
@@ -107,12 +133,46 @@ class Study:
         return "\n".join(rows) + "\n"
 
 
+def _cpu_seconds(config: TrainingConfig) -> float:
+    """CPU time of one iteration, the first ones left out: they compile and fill caches."""
+    with tempfile.TemporaryDirectory() as folder:
+        trial = config.model_copy(update={"output": Path(folder), "iterations": _TRIAL})
+        trial = trial.model_copy(update={"validation": ValidationConfig(), "log_every": _TRIAL})
+        with closing(train(trial)) as iterations:
+            times = [time.process_time() for _ in iterations]
+    return (times[-2] - times[_WARM]) / (len(times) - 2 - _WARM)  # the last one saves
+
+
+def _cost(config: TrainingConfig) -> dict[str, float]:
+    """What one step of the network takes for a megapixel of its output, in billions."""
+    with torch.device("meta"):
+        network = build_network(config.model.network)
+    layers = total(count(network, _SIDE, _SIDE))
+    amounts = {
+        "bits": layers.binary_macs,
+        "floats": layers.macs,
+        "features": layers.elements,
+    }
+    return {name: amount / 1e3 / _SIDE**2 for name, amount in amounts.items()}
+
+
+def _milliseconds(cost: dict[str, float], rates: tuple[float, ...]) -> float:
+    amounts = (cost["bits"], cost["floats"], cost["features"])
+    return 1000 * sum(amount / rate for amount, rate in zip(amounts, rates, strict=True))
+
+
 def _rows(name: str, result: dict[str, Any]) -> list[str]:
     runs = {int(steps): scores for steps, scores in result.items() if steps.isdigit()}
-    first = f"{result['what']} | {result['iterations']} | {result['seconds'] / 60:.1f}"
+    cost = result["cost"]
+    first = (
+        f"{result['what']} | {result['iterations']} | {result['megapixels']:.0f} | "
+        f"{result['seconds'] / 60:.1f} | {cost['bits']:.1f} | {cost['floats']:.1f} | "
+        + " | ".join(f"{_milliseconds(cost, rates):.0f}" for rates in _RATES.values())
+    )
+    blank = " |" * (7 + len(_RATES))
     lines = []
     for steps in sorted(runs.keys() - {1}) or [1]:
-        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else " | | | | | | "
+        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else blank
         lines.append(f"| {left} | {steps} | {_cells(runs[steps])} |")
     return lines
 

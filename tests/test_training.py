@@ -20,7 +20,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import bidiffsr
-from bidiffsr.binary import ConvBlock
 from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
@@ -33,7 +32,6 @@ from bidiffsr.errors import (
 )
 from bidiffsr.images import read_image, to_float
 from bidiffsr.nn import BiDiffSRUNet, build_network
-from bidiffsr.nn.blocks import ResidualBlock
 from bidiffsr.resize import cubic_upscale, imresize
 from bidiffsr.training.trainer import learning_rate, train
 from helpers import largest_file, scramble, tiny_network_config
@@ -612,22 +610,3 @@ def test_crops_that_cannot_be_are_refused(pictures: Path, tmp_path: Path) -> Non
         crops_of(pictures, crop=64)[0]
     with pytest.raises(BidiffsrError, match="nowhere"):
         crops_of(tmp_path / "nowhere")
-
-
-# Compiling.
-
-
-def test_each_block_is_compiled_once(
-    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every convolution of the U-Net but its first and last is in just one compiled part."""
-    compiled: list[torch.nn.Module] = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda part, **options: compiled.append(part))
-    run(configure(tmp_path / "run", pictures, compile=True), 1)
-    inside = [inner for part in compiled for inner in part.modules()]
-    assert len(inside) == len(set(inside))
-    blocks = [part for part in compiled if isinstance(part, ResidualBlock)]
-    network = build_network(configure(tmp_path / "run", pictures).model.network)
-    convs = sum(isinstance(each, ConvBlock) for each in network.modules())
-    assert sum(isinstance(each, ConvBlock) for each in inside) == convs
-    assert len(blocks) == sum(isinstance(each, ResidualBlock) for each in network.modules())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +115,67 @@ def test_published_group_edges() -> None:
     assert network.group_of(edges).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
 
 
+LOW = {"patch": 2, "channels": 8, "norm_groups": 4, "blocks_per_level": 1}
+FORMS: list[dict[str, Any]] = [
+    {},
+    {"patch": 4, "multipliers": (1,), "fusion": "add", "full_precision_up_levels": 0},
+    {"patch": 3, "normalization": "affine", "middle_attention": False, "weight_gain": True},
+]
+
+
+@pytest.mark.parametrize("changes", FORMS)
+def test_a_patch_is_the_published_network_on_pictures_cut_by_hand(changes: dict[str, Any]) -> None:
+    config = tiny_network_config(**LOW | changes)
+    network = scramble(BiDiffSRUNet(config)).eval()
+    published = BiDiffSRUNet(config.model_copy(update={"patch": 1})).eval()
+    published.stem, published.tail = network.stem, network.tail
+    own = {name: value for name, value in network.state_dict().items() if "stem" not in name}
+    published.load_state_dict(own, strict=False)
+    patch, size = config.patch, config.size_multiple
+    x, cond = torch.randn(2, 3, 2 * size, 3 * size), torch.rand(2, 3, 2 * size, 3 * size)
+    timesteps = torch.tensor([3, 97])
+
+    def cut(picture: Tensor) -> Tensor:
+        rows = [
+            picture[:, :, row::patch, column::patch] for row, column in np.ndindex(patch, patch)
+        ]
+        return torch.stack(rows, dim=2).flatten(1, 2)  # colour first, then the place in the patch
+
+    with torch.no_grad():
+        parts = published(cut(x), cut(cond), timesteps).unflatten(1, (3, patch**2))
+        expected = torch.empty_like(x)
+        for place, (row, column) in enumerate(np.ndindex(patch, patch)):
+            expected[:, :, row::patch, column::patch] = parts[:, :, place]
+        assert torch.equal(network(x, cond, timesteps), expected)
+
+
+def test_a_stem_that_sees_means_sees_each_patchs_mean_alone() -> None:
+    config = tiny_network_config(**LOW, stem_condition="mean")
+    network = scramble(BiDiffSRUNet(config)).eval()
+    assert network.stem.weight.shape[1] == config.stem_channels == 3 + 3 * 4
+    x, cond, timestep = torch.randn(1, 3, 8, 12), torch.rand(1, 3, 8, 12), torch.tensor([7])
+    means = cond.unflatten(3, (6, 2)).unflatten(2, (4, 2)).mean((3, 5))
+    flat = means.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    with torch.no_grad():
+        assert relative_l2(network(x, cond, timestep), network(x, flat, timestep)) < 1e-6
+        assert relative_l2(network(x, cond.flip(3), timestep), network(x, flat, timestep)) > 1e-3
+
+
+def test_affine_normalization_looks_at_one_position_alone() -> None:
+    """What lies beyond the convolutions' reach has no part in a pixel, unlike with group norm."""
+    for normalization, depends in (("affine", False), ("group", True)):
+        config = tiny_network_config(
+            **LOW | {"multipliers": (1,), "normalization": normalization, "middle_attention": False}
+        )
+        network = scramble(BiDiffSRUNet(config)).eval()
+        x, cond, timestep = torch.randn(1, 3, 64, 64), torch.rand(1, 3, 64, 64), torch.tensor([7])
+        with torch.no_grad():
+            before = network(x, cond, timestep)[..., :8, :8]
+            cond[..., 48:, 48:] = 0
+            after = network(x, cond, timestep)[..., :8, :8]
+        assert (not torch.equal(before, after)) == depends
+
+
 @pytest.mark.parametrize("config", [tiny_network_config(), SR3Config(channels=8, norm_groups=4)])
 def test_build_network_builds_what_the_configuration_says(
     config: BiDiffSRConfig | SR3Config,
@@ -125,7 +188,7 @@ def test_build_network_builds_what_the_configuration_says(
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 7), (16, 12)])
 def test_attention_is_the_softmax_written_out(size: tuple[int, int]) -> None:
-    attention = SelfAttention(8, 4)
+    attention = SelfAttention(8, partial(nn.GroupNorm, 4))
     scramble(attention)
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(2, 8, *size, generator=generator)

@@ -5,6 +5,7 @@ Every class refuses unknown keys, so a misspelt option is an error and never a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -20,6 +21,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Timesteps = Annotated[int, Field(gt=0, le=100_000)]
 Quality = Literal["fast", "balanced", "best"]
 
+PICTURE_CHANNELS = 3
 _MAX_CHANNELS = 2**14
 
 
@@ -43,10 +45,18 @@ def _check_levels(channels: int, multipliers: tuple[int, ...], norm_groups: int)
         )
 
 
+def _is(default: object) -> Callable[[Any], bool]:
+    """For ``exclude_if``: a key that came later is written only where it says something new."""
+    return lambda value: value == default
+
+
 class BiDiffSRConfig(Config):
     """The binarized U-Net; defaults are the published network (docs/method.md)."""
 
     architecture: Literal["bidiffsr"] = "bidiffsr"
+    patch: Annotated[int, Field(ge=1, le=8, exclude_if=_is(1))] = 1
+    """Side of the squares of pixels that become channels before the stem, and pixels again behind
+    the tail: the network works at 1/patch of the picture's size. 1: published."""
     channels: PositiveInt = 64
     multipliers: tuple[PositiveInt, ...] = (1, 2, 4, 8)
     blocks_per_level: Annotated[int, Field(ge=1, le=16)] = 2
@@ -64,6 +74,16 @@ class BiDiffSRConfig(Config):
     resampling: Literal["consistent", "strided"] = "consistent"
     """CP-Down and CP-Up, or strided and nearest-neighbour convs that change the channels."""
     fusion: Literal["cs", "split", "concat", "add"] = "cs"
+    normalization: Annotated[Literal["group", "affine"], Field(exclude_if=_is("group"))] = "group"
+    """Before SiLU: group norm; or a learned scale and shift a channel, which needs no sums over the
+    picture."""
+    middle_attention: Annotated[bool, Field(exclude_if=_is(True))] = True
+    """Whether the first residual block of the middle attends, as published."""
+    stem_condition: Annotated[Literal["pixels", "mean"], Field(exclude_if=_is("pixels"))] = "pixels"
+    """What the stem sees of the upscaled low-resolution picture: every pixel, or each patch's mean,
+    three channels."""
+    weight_gain: Annotated[bool, Field(exclude_if=_is(False))] = False
+    """A learned factor for each output channel of a binarized conv, beside its mean magnitude."""
     identity_shortcut: bool = True
     timestep_aware_redistribution: bool = True
     """TaR per time group; otherwise one learned threshold for all timesteps."""
@@ -73,7 +93,24 @@ class BiDiffSRConfig(Config):
     @property
     def size_multiple(self) -> int:
         """What height and width must be divisible by."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def is_published_form(self) -> bool:
+        """Whether it has nothing that the published network and its ablations have not."""
+        later = ("patch", "normalization", "middle_attention", "stem_condition", "weight_gain")
+        return not self.model_dump().keys() & set(later)  # written where they differ alone
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels that the stem reads: those of the condition, then the noisy variable's."""
+        noisy = PICTURE_CHANNELS * self.patch**2
+        return noisy + (noisy if self.stem_condition == "pixels" else PICTURE_CHANNELS)
+
+    @property
+    def tail_channels(self) -> int:
+        """Channels that the tail writes, a square of pixels in each position."""
+        return PICTURE_CHANNELS * self.patch**2
 
     @model_validator(mode="after")
     def _check(self) -> BiDiffSRConfig:
@@ -265,6 +302,9 @@ class DataConfig(Config):
     """null: low-resolution pictures are bicubic's, as in benchmarks."""
     cache: bool = True
     """Keep decoded pictures in memory."""
+    store: Path | None = None
+    """A file that keeps them instead, for this run and all others of the same pictures; made where
+    it is missing."""
     workers: Annotated[int, Field(ge=0)] = 0
 
 
@@ -323,6 +363,8 @@ class TrainingConfig(Config):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     compile: bool = False
+    """Compile what surrounds the binarized convolutions (`binary.fused`); the first iteration then
+    takes some seconds."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Stop cleanly, with a checkpoint, after this long; the same command goes on."""
 

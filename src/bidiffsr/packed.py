@@ -314,6 +314,8 @@ def _method(config: BiDiffSRConfig) -> _Conv:
         yield f"{name}.shift.bias", Form((shifts, channels_in))
         weight = (channels_out, channels_in, kernel, kernel)
         yield f"{name}.conv.weight", Form(weight, one_bit=True)
+        if config.weight_gain:
+            yield f"{name}.gain", Form((channels_out,))
         for part in ("bias_in", "slope", "bias_out"):
             yield f"{name}.activation.{part}", Form((activations, channels_out))
 
@@ -357,7 +359,7 @@ def _network(config: BiDiffSRConfig) -> _Forms:
     consistent = config.resampling == "consistent"
     yield from _affine("time_embedding.expand", 4 * base, base)
     yield from _affine("time_embedding.contract", base, 4 * base)
-    yield from _affine("stem", base, 6, 3, 3)
+    yield from _affine("stem", base, config.stem_channels, 3, 3)
     for level, width in enumerate(widths):
         attention = level in config.attention_levels
         for block in range(count):
@@ -365,7 +367,7 @@ def _network(config: BiDiffSRConfig) -> _Forms:
         if level + 1 < len(widths):
             name = f"down.{level}.resample"
             yield from _resample(name, width, widths[level + 1], conv, consistent)
-    yield from _block("middle.0", widths[-1], base, conv, True)
+    yield from _block("middle.0", widths[-1], base, conv, config.middle_attention)
     yield from _block("middle.1", widths[-1], base, conv, False)
     for index, level in enumerate(reversed(range(len(widths)))):
         inside = _plain_conv if level < config.full_precision_up_levels else conv
@@ -378,4 +380,4 @@ def _network(config: BiDiffSRConfig) -> _Forms:
         if level > 0:
             yield from _resample(f"up.{index}.resample", width, widths[level - 1], conv, consistent)
     yield from _affine("tail_norm", base)
-    yield from _affine("tail", 3, base, 3, 3)
+    yield from _affine("tail", config.tail_channels, base, 3, 3)

@@ -17,6 +17,8 @@ from bidiffsr.memory import is_out_of_memory
 # `channels` float32 values, and what does not grow with the picture.
 _FEATURE_MAPS = {"bidiffsr": 18, "sr3": 28}
 _FIXED_BYTES = 50_000_000
+# Pictures of three channels beside them: what comes in, joined and cut into patches, and goes out.
+_PICTURES = 3 * 8
 
 
 class TorchBackend:
@@ -74,4 +76,6 @@ class TorchBackend:
 
 def estimate_memory(config: BiDiffSRConfig | SR3Config, height: int, width: int) -> int:
     """Bytes one step takes on the CPU for an output of ``height`` × ``width`` pixels."""
-    return _FIXED_BYTES + height * width * _FEATURE_MAPS[config.architecture] * config.channels * 4
+    patch = config.patch if isinstance(config, BiDiffSRConfig) else 1
+    features = height * width * _FEATURE_MAPS[config.architecture] * config.channels // patch**2
+    return _FIXED_BYTES + 4 * (features + height * width * _PICTURES)

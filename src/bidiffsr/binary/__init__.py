@@ -1,6 +1,7 @@
 """Binarization: signs and their gradients, binary convolutions, and the methods made of them."""
 
-from bidiffsr.binary.layers import BinaryConv2d, ConvBlock, TimestepRPReLU, TimestepShift
+from bidiffsr.binary.fused import compiled_kernels
+from bidiffsr.binary.layers import BinaryConv2d, ConvBlock, TimestepRPReLU, TimestepShift, fuse
 from bidiffsr.binary.methods import BiDiffSR, ConvMethod, FullPrecision, method_for
 from bidiffsr.binary.quantizers import ActivationSign, ScaledWeightSign
 
@@ -14,5 +15,7 @@ __all__ = [
     "ScaledWeightSign",
     "TimestepRPReLU",
     "TimestepShift",
+    "compiled_kernels",
+    "fuse",
     "method_for",
 ]

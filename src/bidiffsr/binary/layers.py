@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bidiffsr.binary.fused import Epilogue, Kernels, binary_conv_block
+from bidiffsr.binary.quantizers import ActivationSign, ScaledWeightSign
+
 
 class TimestepShift(nn.Module):
     """TaR: a learned shift per channel and time group before the sign.
@@ -97,9 +100,9 @@ class BinaryConv2d(nn.Module):
 
 
 class ConvBlock(nn.Module):
-    """The BI-Conv block of BI-DiffSR: shift → conv → activation → + identity.
+    """The BI-Conv block of BI-DiffSR: shift → conv (→ gain) → activation → + identity.
 
-    In full precision shift, activation and shortcut are absent and it is a plain biased conv.
+    In full precision all but the conv are absent and it is a plain biased one.
     """
 
     def __init__(
@@ -107,18 +110,64 @@ class ConvBlock(nn.Module):
         conv: BinaryConv2d,
         *,
         shift: TimestepShift | None = None,
+        gain: bool = False,
         activation: TimestepRPReLU | None = None,
         shortcut: bool = False,
     ) -> None:
         super().__init__()
         self.shift = shift
         self.conv = conv
+        self.gain = nn.Parameter(torch.ones(len(conv.weight))) if gain else None
         self.activation = activation
         self.shortcut = shortcut
+        self.kernels: Kernels | None = None
+        """What training runs in place of the modules, if anything (see ``fuse``)."""
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         """``x`` (B, C_in, H, W) float, ``group`` (B,) int64 → (B, C_out, H', W')."""
+        if self.kernels is not None and self.training and self.conv.is_binary:
+            return self._fused(x, group, self.kernels)
         y = self.conv(x if self.shift is None else self.shift(x, group))
+        if self.gain is not None:
+            y = self.gain[:, None, None] * y
         if self.activation is not None:
             y = self.activation(y, group)
         return x + y if self.shortcut else y
+
+    def _fused(self, x: Tensor, group: Tensor, kernels: Kernels) -> Tensor:
+        shift, activation, weight = self.shift, self.activation, self.conv.weight
+        assert shift is not None and activation is not None
+        scale = weight.detach().abs().mean(dim=(1, 2, 3))
+        if self.gain is not None:
+            scale = scale * self.gain
+        epilogue = Epilogue(
+            scale[None, :, None, None],
+            _per_sample(activation.bias_in, group),
+            _per_sample(activation.slope, group),
+            _per_sample(activation.bias_out, group),
+        )
+        return binary_conv_block(
+            x,
+            weight,
+            _per_sample(shift.bias, group),
+            epilogue,
+            kernels,
+            stride=self.conv.stride,
+            shortcut=self.shortcut,
+        )
+
+
+def fuse(network: nn.Module, kernels: Kernels) -> None:
+    """Have the BI-Conv blocks of ``network`` train as one function each (`binary.fused`).
+
+    Blocks of other methods, and all of them in evaluation mode, run module by module as before.
+    """
+    for block in network.modules():
+        if (
+            isinstance(block, ConvBlock)
+            and isinstance(block.conv.binarize_activation, ActivationSign)
+            and isinstance(block.conv.binarize_weight, ScaledWeightSign)
+            and block.shift is not None
+            and block.activation is not None
+        ):
+            block.kernels = kernels

@@ -36,6 +36,7 @@ class BiDiffSR:
     shift_groups: int
     activation_groups: int
     identity_shortcut: bool = True
+    gain: bool = False
 
     def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
         """See ``ConvMethod.conv``."""
@@ -51,6 +52,7 @@ class BiDiffSR:
         return ConvBlock(
             conv,
             shift=TimestepShift(channels_in, self.shift_groups),
+            gain=self.gain,
             activation=TimestepRPReLU(channels_out, self.activation_groups),
             shortcut=self.identity_shortcut and channels_in == channels_out and stride == 1,
         )
@@ -65,4 +67,5 @@ def method_for(config: BiDiffSRConfig) -> ConvMethod:
         shift_groups=groups if config.timestep_aware_redistribution else 1,
         activation_groups=groups if config.timestep_aware_activation else 1,
         identity_shortcut=config.identity_shortcut,
+        gain=config.weight_gain,
     )

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 
 from bidiffsr.config import DegradationConfig
 from bidiffsr.data.degradation import REACH, degrade
+from bidiffsr.data.store import Pair, PictureStore
 from bidiffsr.errors import ConfigError
 from bidiffsr.images import find_images, from_float, read_image, to_float
 from bidiffsr.resize import cubic_upscale, imresize, mod_crop
@@ -43,6 +44,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         exclude: file names that are left out; each must be there.
         degradation: of the low-resolution crop before it is upscaled; None for none.
         cache: keep decoded pictures in memory.
+        store: a file that keeps them instead (`bidiffsr.data.store`); None for none.
 
     Raises:
         ConfigError: no usable pictures, or a crop that does not fit.
@@ -59,6 +61,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         exclude: Sequence[str] = (),
         degradation: DegradationConfig | None = None,
         cache: bool = True,
+        store: Path | None = None,
     ) -> None:
         if crop % scale:
             raise ConfigError(f"data.crop: {crop} must be a multiple of the scale, {scale}")
@@ -69,6 +72,9 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         self.length = length
         self.degradation = degradation
         self.cache = cache
+        self.store = store
+        if store is not None:
+            _ = self._pair  # made now, once, and not by each worker
 
     def __len__(self) -> int:
         """The number of samples."""
@@ -77,7 +83,14 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """The sample ``index``, always the same for the same seed."""
         random = np.random.Generator(np.random.Philox(key=self.seed, counter=[0, 0, 0, index]))
-        high, low = self._pair(int(random.integers(len(self.paths))))
+        number = int(random.integers(len(self.paths)))
+        high, low = self._pair(number)
+        if min(high.shape[:2]) < self.crop:
+            height, width = high.shape[:2]
+            raise ConfigError(
+                f"{self.paths[number]}: {width}x{height} is smaller than the crop of {self.crop}; "
+                "remove it or choose a smaller data.crop"
+            )
         side = self.crop // self.scale
         top, left = (int(random.integers(size - side + 1)) for size in low.shape[:2])
         flip, turns = int(random.integers(2)), int(random.integers(4))
@@ -106,22 +119,19 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         return upscaled[above * self.scale :, before * self.scale :][: self.crop, : self.crop]
 
     @cached_property
-    def _pair(self) -> Callable[[int], tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    def _pair(self) -> Callable[[int], Pair]:
+        if self.store is not None:
+            return PictureStore(self.store, self.paths, self.scale, self._read_pair).__getitem__
         return lru_cache(maxsize=None if self.cache else 1)(self._read_pair)
 
     def __getstate__(self) -> dict[str, Any]:
         """For worker processes, which fill caches of their own."""
         return {name: value for name, value in vars(self).items() if name != "_pair"}
 
-    def _read_pair(self, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _read_pair(self, number: int) -> Pair:
         path = self.paths[number]
         high = from_float(to_float(read_image(path).pixels))  # 16 bits become 8
         high = np.ascontiguousarray(mod_crop(high, self.scale))
-        if min(high.shape[:2]) < self.crop:
-            raise ConfigError(
-                f"{path}: {high.shape[1]}x{high.shape[0]} is smaller than the crop of "
-                f"{self.crop}; remove it or choose a smaller data.crop"
-            )
         return high, imresize(high, 1 / self.scale)
 
 

@@ -7,6 +7,7 @@ Every block that holds convolutions takes (x, group): features (B, C, H, W) and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +38,25 @@ class TimeEmbedding(nn.Module):
         return self.contract(F.silu(self.expand(encoding)))
 
 
+class ChannelAffine(nn.Module):
+    """A learned scale and shift for each channel: what group norm has without its statistics."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → same."""
+        return x * self.weight[:, None, None] + self.bias[:, None, None]
+
+
 class SelfAttention(nn.Module):
     """Single-head attention over all positions with a residual, in full precision."""
 
-    def __init__(self, channels: int, norm_groups: int) -> None:
+    def __init__(self, channels: int, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(norm_groups, channels)
+        self.norm = norm(channels)
         self.qkv = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.out = nn.Conv2d(channels, channels, 1)
 
@@ -67,18 +81,18 @@ class ResidualBlock(nn.Module):
         time_channels: int,
         method: ConvMethod,
         *,
-        norm_groups: int,
+        norm: Callable[[int], nn.Module],
         dropout: float,
         attention: bool = False,
     ) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(norm_groups, channels)
+        self.norm1 = norm(channels)
         self.conv1 = method.conv(channels, channels, 3)
         self.time = nn.Linear(time_channels, channels)
-        self.norm2 = nn.GroupNorm(norm_groups, channels)
+        self.norm2 = norm(channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = method.conv(channels, channels, 3)
-        self.attention = SelfAttention(channels, norm_groups) if attention else None
+        self.attention = SelfAttention(channels, norm) if attention else None
 
     def forward(self, x: Tensor, time_embedding: Tensor, group: Tensor) -> Tensor:
         """(B, C, H, W), (B, C_time), (B,) → (B, C, H, W)."""

@@ -8,7 +8,7 @@ nearest-neighbour upsampling 1, and attention's two matrix products count too.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class LayerCount:
     macs: int
     """Full-precision multiply-accumulates, or what counts as such."""
     binary_macs: int
+    elements: int = 0
+    """How many values it writes."""
 
     @property
     def params(self) -> float:
@@ -71,7 +73,13 @@ def count(network: nn.Module, height: int, width: int) -> list[LayerCount]:
     finally:
         for hook in hooks:
             hook.remove()
-    return [_count_layer(name, module, outputs[name]) for name, module in modules.items()]
+    return [
+        replace(
+            _count_layer(name, module, outputs[name]),
+            elements=sum(output.numel() for output in outputs[name]),
+        )
+        for name, module in modules.items()
+    ]
 
 
 def total(counts: Iterable[LayerCount]) -> LayerCount:
@@ -79,7 +87,7 @@ def total(counts: Iterable[LayerCount]) -> LayerCount:
     counts = list(counts)
     sums = {
         field: sum(getattr(layer, field) for layer in counts)
-        for field in ("parameters", "binary_parameters", "macs", "binary_macs")
+        for field in ("parameters", "binary_parameters", "macs", "binary_macs", "elements")
     }
     return LayerCount("total", "", 0, **sums)
 

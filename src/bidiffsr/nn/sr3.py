@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +27,11 @@ class SR3Block(nn.Module):
         self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
         same = channels_in == channels_out
         self.shortcut = nn.Identity() if same else nn.Conv2d(channels_in, channels_out, 1)
-        self.attention = SelfAttention(channels_out, config.norm_groups) if attention else None
+        self.attention = (
+            SelfAttention(channels_out, partial(nn.GroupNorm, config.norm_groups))
+            if attention
+            else None
+        )
 
     def forward(self, x: Tensor, time_embedding: Tensor) -> Tensor:
         """(B, C_in, H, W), (B, C_time) → (B, C_out, H, W)."""

@@ -12,6 +12,7 @@ from bidiffsr.binary import ConvMethod, FullPrecision, method_for
 from bidiffsr.config import BiDiffSRConfig
 from bidiffsr.nn.blocks import (
     AddFusion,
+    ChannelAffine,
     ConcatFusion,
     ConsistentDown,
     ConsistentUp,
@@ -36,6 +37,12 @@ _DOWN: dict[str, Callable[[int, int, ConvMethod], nn.Module]] = {
 _UP: dict[str, Callable[[int, int, ConvMethod], nn.Module]] = {
     "consistent": lambda channels, channels_out, method: ConsistentUp(channels, method),
     "strided": NearestUp,
+}
+
+
+_NORMS: dict[str, Callable[[int, int], nn.Module]] = {
+    "group": nn.GroupNorm,
+    "affine": lambda groups, channels: ChannelAffine(channels),
 }
 
 
@@ -95,28 +102,32 @@ class BiDiffSRUNet(nn.Module):
         method = method_for(config)
 
         self.time_embedding = TimeEmbedding(config.channels)
-        self.stem = nn.Conv2d(6, config.channels, 3, padding=1)
+        self.stem = nn.Conv2d(config.stem_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList(
             self._down_level(level, widths, method) for level in range(len(widths))
         )
         self.middle = nn.ModuleList(
-            self._block(widths[-1], method, attention=attention) for attention in (True, False)
+            self._block(widths[-1], method, attention=attention)
+            for attention in (config.middle_attention, False)
         )
         self.up = nn.ModuleList(
             self._up_level(level, widths, method) for level in reversed(range(len(widths)))
         )
-        self.tail_norm = nn.GroupNorm(config.norm_groups, config.channels)
-        self.tail = nn.Conv2d(config.channels, 3, 3, padding=1)
+        self.tail_norm = self._norm(config.channels)
+        self.tail = nn.Conv2d(config.channels, config.tail_channels, 3, padding=1)
 
     def _block(self, channels: int, method: ConvMethod, *, attention: bool) -> ResidualBlock:
         return ResidualBlock(
             channels,
             self.config.channels,
             method,
-            norm_groups=self.config.norm_groups,
+            norm=self._norm,
             dropout=self.config.dropout,
             attention=attention,
         )
+
+    def _norm(self, channels: int) -> nn.Module:
+        return _NORMS[self.config.normalization](self.config.norm_groups, channels)
 
     def _down_level(self, level: int, widths: list[int], method: ConvMethod) -> DownLevel:
         attention = level in self.config.attention_levels
@@ -162,7 +173,7 @@ class BiDiffSRUNet(nn.Module):
         """
         group = self.group_of(t)
         time_embedding = self.time_embedding(t)
-        x = self.stem(torch.cat([cond, x_t], dim=1))
+        x = self.stem(self._stem_input(x_t, cond))
         skips = [x]
         for level in self.down:
             skips += level(skips[-1], time_embedding, group)
@@ -171,4 +182,12 @@ class BiDiffSRUNet(nn.Module):
             x = block(x, time_embedding, group)
         for level in self.up:
             x = level(x, skips, time_embedding, group)
-        return self.tail(F.silu(self.tail_norm(x)))
+        return F.pixel_shuffle(self.tail(F.silu(self.tail_norm(x))), self.config.patch)
+
+    def _stem_input(self, x_t: Tensor, cond: Tensor) -> Tensor:
+        patch = self.config.patch
+        if self.config.stem_condition == "mean":
+            seen = F.avg_pool2d(cond, patch)
+        else:
+            seen = F.pixel_unshuffle(cond, patch)
+        return torch.cat([seen, F.pixel_unshuffle(x_t, patch)], dim=1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from bidiffsr.binary import BinaryConv2d
+from bidiffsr.binary import BinaryConv2d, compiled_kernels, fuse
 from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
@@ -140,7 +140,8 @@ class _Run:
         self.diffusion = Diffusion(config.model.diffusion)
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
-        self.network = build_network(config.model.network)
+        # Channels of a pixel side by side is what CPUs and tensor cores convolve fastest.
+        self.network = build_network(config.model.network).to(memory_format=torch.channels_last)
         if config.initialize_from is not None and not self._state_path.exists():
             self._initialize(config.initialize_from)
         # The first answer is then the variable's mean, 0, and not noise to be unlearned.
@@ -159,7 +160,7 @@ class _Run:
         )
         self._restore()
         if config.compile:
-            _compile_blocks(self.network)
+            fuse(self.network, compiled_kernels())
         self._teacher = self._load_teacher(config.teacher)
         self._weight_binarizers = [
             (layer, layer.binarize_weight)
@@ -183,6 +184,7 @@ class _Run:
             exclude=config.data.exclude,
             degradation=config.data.degradation,
             cache=config.data.cache,
+            store=config.data.store,
         )
         remaining = Subset(crops, range(self.iteration * config.batch, len(crops)))
         workers = config.data.workers
@@ -332,22 +334,8 @@ class _Run:
         elsewhere = ("output", "resume_from", "accelerator", "minutes")
         watching = ("validation", "checkpoint_every", "log_every")
         free: Any = dict.fromkeys(elsewhere + watching, True)
-        free["data"] = {"workers", "cache"}
+        free["data"] = {"workers", "cache", "store"}
         return self.config.model_dump_json(exclude=free)
-
-
-def _compile_blocks(network: nn.Module) -> None:
-    """Compile each block by itself: those alike share a program, also with a later network's.
-
-    A block is a part that holds others, but no list of them.
-    """
-    # One function serves all blocks of a kind, with a program for each size.
-    torch._dynamo.config.recompile_limit = 64
-    for part in network.children():
-        if any(isinstance(inner, nn.ModuleList) for inner in part.modules()):
-            _compile_blocks(part)
-        elif any(part.children()):
-            part.compile(dynamic=False)
 
 
 _LOSSES = {"l1": nn.functional.l1_loss, "l2": nn.functional.mse_loss}

@@ -95,7 +95,7 @@ class _Widening:
         first = first.expand(-1, self._factor, -1).flatten()
         self._time = first
         self._time_embedding()
-        self._conv("stem", torch.arange(6), first)
+        self._conv("stem", torch.arange(config.stem_channels), first)
         x = first
         levels = []
         skips = [x]
@@ -118,7 +118,7 @@ class _Widening:
             if level > 0:
                 x = self._up(f"up.{index}.resample", x)
         self._vectors("tail_norm", x, "weight", "bias")
-        self._conv("tail", x, torch.arange(3))
+        self._conv("tail", x, torch.arange(config.tail_channels))
         return self._wide
 
     def _time_embedding(self) -> None:
@@ -173,6 +173,7 @@ class _Widening:
         if f"{name}.shift.bias" in self._narrow:
             self._vectors(f"{name}.shift", x, "bias")
             self._vectors(f"{name}.activation", out, "bias_in", "slope", "bias_out")
+            self._vectors(name, out, "gain")
 
     def _conv(self, name: str, x: Tensor, out: Tensor) -> None:
         narrow = self._narrow[f"{name}.weight"]
