@@ -1,7 +1,8 @@
-"""Scores of pictures against originals (PSNR, SSIM), without (NIQE), and tables of them."""
+"""Scores of pictures against originals (PSNR, SSIM, LPIPS), without (NIQE), and their tables."""
 
 from __future__ import annotations
 
+from bidiffsr.evaluation.lpips import Lpips
 from bidiffsr.evaluation.metrics import psnr, ssim
 from bidiffsr.evaluation.niqe import niqe
 from bidiffsr.evaluation.table import (
@@ -16,6 +17,7 @@ from bidiffsr.evaluation.table import (
 )
 
 __all__ = [
+    "Lpips",
     "Report",
     "Score",
     "SetMean",
