@@ -21,8 +21,8 @@ from typing import Any
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
-from bidiffsr.evaluation import bicubic, evaluate, summarize
 from bidiffsr.overrides import with_overrides
 from bidiffsr.terminal import exit_code
 from bidiffsr.training.cost import iteration_macs
@@ -88,7 +88,7 @@ class Study:
         scale = self._text["base"]["model"]["scale"]
         scores = evaluate(Path(self._text["validation"]), method, scale)
         (mean,) = summarize(islice(scores, self._text["pictures"]))
-        return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
+        return dict(mean.means)
 
     @cached_property
     def _bicubic(self) -> dict[str, float | None]:
@@ -96,10 +96,11 @@ class Study:
 
     def table(self) -> str:
         """All runs that have scores, as a Markdown table."""
-        names = ["run", "what", "iterations", "minutes", "1 step: PSNR", "SSIM", "NIQE"]
-        names += ["steps", "PSNR", "SSIM", "NIQE"]
+        first, *others = (metric.heading for metric in METRICS)
+        names = ["run", "what", "iterations", "minutes", f"1 step: {first}", *others]
+        names += ["steps", first, *others]
         rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-        rows.append(f"| bicubic | | | | {_cells(self._bicubic)} | | | | |")
+        rows.append(f"| bicubic | | | | {_cells(self._bicubic)} |{' |' * (1 + len(METRICS))}")
         for name in self.names:
             path = self.output / name / SCORES_NAME
             if path.exists():
@@ -112,14 +113,14 @@ def _rows(name: str, result: dict[str, Any]) -> list[str]:
     first = f"{result['what']} | {result['iterations']} | {result['seconds'] / 60:.1f}"
     lines = []
     for steps in sorted(runs.keys() - {1}) or [1]:
-        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else " | | | | | | "
+        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else " |" * (3 + len(METRICS))
         lines.append(f"| {left} | {steps} | {_cells(runs[steps])} |")
     return lines
 
 
 def _cells(scores: dict[str, float | None]) -> str:
-    psnr, ssim, niqe = scores["psnr"], scores["ssim"], scores["niqe"]
-    return f"{psnr:.2f} | {ssim:.4f} | {'' if niqe is None else format(niqe, '.2f')}"
+    # A run that was scored before a metric came has none of it.
+    return " | ".join(metric.cell(scores.get(metric.name)) for metric in METRICS)
 
 
 def main() -> int:

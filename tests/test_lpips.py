@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from bidiffsr.cli import main
 from bidiffsr.errors import CheckpointError, ImageError
-from bidiffsr.evaluation import Lpips, lpips
+from bidiffsr.evaluation import Lpips, bicubic, evaluate, lpips, summarize
+from bidiffsr.images import Image, write_image
+from bidiffsr.resize import imresize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,6 +39,15 @@ def metric() -> Lpips:
 @pytest.fixture(scope="module")
 def tensors() -> Tensors:
     return load_file(lpips.WEIGHTS)
+
+
+@pytest.fixture
+def absent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """As where only the wheel is installed."""
+    monkeypatch.setattr(lpips, "WEIGHTS", tmp_path / "none.safetensors")
+    lpips.installed.cache_clear()
+    yield
+    lpips.installed.cache_clear()
 
 
 def noise(seed: int, height: int, width: int) -> Picture:
@@ -78,6 +92,13 @@ def test_equals_the_published_package(golden: Path, metric: Lpips) -> None:
         for row in rows:
             a, b = (pictures[f"{row['i']}.{name}"] for name in ("rgb", "distorted_rgb"))
             assert metric(a, b) == pytest.approx(row["alex"], rel=0, abs=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "published"), [(2, 0.1274), (4, 0.3398)])
+def test_the_published_bicubic_row(shared: Path, scale: int, published: float) -> None:
+    [mean] = summarize(evaluate(shared / "data" / "benchmark" / "Set5", bicubic, scale))
+    assert mean["lpips"] == pytest.approx(published, rel=0, abs=3e-4)
+    assert mean.scored["lpips"] == 5
 
 
 @pytest.mark.parametrize(
@@ -181,6 +202,75 @@ def test_weights_beyond_all_sense_give_no_number(tmp_path: Path, tensors: Tensor
     save_file(tensors | {"conv1.weight": tensors["conv1.weight"] * 1e37}, path)
     with pytest.raises(CheckpointError, match="no finite distance"):
         Lpips(path)(*pair(0, 40, 40))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (None, "no such file"),
+        (b"", "is not a sound safetensors file"),
+        (b"version https://example.org/pointer\nsize 9884576\n", "is not a sound safetensors file"),
+        (slice(None, -1), "is not a sound safetensors file: its tensors take"),
+        (slice(1, None), "is not a sound safetensors file"),
+    ],
+)
+def test_damaged_weights_are_one_line(
+    damage: bytes | slice | None, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "weights.pth"  # nor is it called a model
+    if damage is not None:
+        whole = lpips.WEIGHTS.read_bytes()
+        path.write_bytes(whole[damage] if isinstance(damage, slice) else damage)
+    (tmp_path / "set").mkdir()
+    write_image(tmp_path / "set" / "a.png", Image(noise(0, 64, 64)))
+    command = ["eval", str(tmp_path / "set"), "-n", "bicubic", "--lpips", str(path)]
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"bidiffsr: error: {path}: {says}")
+    assert err.count("\n") == 1
+
+
+def evaluated(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """What `eval` writes of bicubic on one picture: JSON, Markdown's last line."""
+    (folder / "set").mkdir(exist_ok=True)
+    write_image(folder / "set" / "a.png", Image(pair(0, 64, 64)[0]), overwrite=True)
+    files = [folder / "scores.json", folder / "table.md"]
+    command = ["eval", str(folder / "set"), "-n", "bicubic", *options]
+    assert main([*command, "--json", str(files[0]), "--markdown", str(files[1])]) == 0
+    [method] = json.loads(files[0].read_text())["methods"]
+    return method, files[1].read_text().splitlines()[-1]
+
+
+@pytest.mark.usefixtures("absent")
+def test_without_weights_its_column_is_empty_and_one_line_says_how_to_get_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    method, row = evaluated(tmp_path)
+    assert method["sets"][0]["lpips"] is None
+    assert method["sets"][0]["lpips_pictures"] == 0
+    assert method["pictures"][0]["lpips"] is None
+    assert row.split(" | ")[-2] == "-"
+    err = capsys.readouterr().err
+    assert "LPIPS is left out" in err
+    assert "src/bidiffsr/evaluation/lpips_alexnet.safetensors" in err
+    assert "--lpips" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("absent")
+def test_weights_elsewhere(
+    tmp_path: Path, metric: Lpips, capsys: pytest.CaptureFixture[str]
+) -> None:
+    package = Path(lpips.__file__).parent
+    elsewhere = shutil.copy(package / "lpips_alexnet.safetensors", tmp_path / "w.safetensors")
+    method, row = evaluated(tmp_path, "--lpips", str(elsewhere))
+    high = pair(0, 64, 64)[0]
+    distance = metric(bicubic(imresize(high, 1 / 4), 4), high)
+    assert method["pictures"][0]["lpips"] == method["sets"][0]["lpips"] == distance
+    assert method["sets"][0]["lpips_pictures"] == 1
+    assert row.split(" | ")[-2] == f"{distance:.4f}"
+    assert capsys.readouterr().err == ""
 
 
 def test_it_needs_no_torch_and_no_safetensors() -> None:

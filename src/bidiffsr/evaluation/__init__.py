@@ -5,6 +5,7 @@ from __future__ import annotations
 from bidiffsr.evaluation.lpips import Lpips
 from bidiffsr.evaluation.metrics import psnr, ssim
 from bidiffsr.evaluation.niqe import niqe
+from bidiffsr.evaluation.registry import METRICS, Metric, metrics_with
 from bidiffsr.evaluation.table import (
     Report,
     Score,
@@ -17,13 +18,16 @@ from bidiffsr.evaluation.table import (
 )
 
 __all__ = [
+    "METRICS",
     "Lpips",
+    "Metric",
     "Report",
     "Score",
     "SetMean",
     "Upscaler",
     "bicubic",
     "evaluate",
+    "metrics_with",
     "niqe",
     "psnr",
     "render",
