@@ -1,8 +1,9 @@
 """Scores a model at many samplings: its perception-distortion curve, from which qualities come.
 
 python recipes/curve.py MODEL FOLDER [--pictures N] [--output curve] [--steps 1 2 4] [--noise 1 0.9]
+    [--perception lpips]
 
-writes ``<output>.json`` with every score and ``<output>.png``, PSNR against NIQE.
+writes ``<output>.json`` with every score and ``<output>.png``, PSNR against NIQE or LPIPS.
 """
 
 from __future__ import annotations
@@ -18,18 +19,24 @@ from typing import Any
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
 from bidiffsr.config import SamplingConfig, parse_config
+from bidiffsr.evaluation import METRICS, bicubic, evaluate, niqe, summarize
 from bidiffsr.evaluation import Upscaler as Method
-from bidiffsr.evaluation import bicubic, evaluate, niqe, summarize
 from bidiffsr.evaluation.benchmark import Benchmark
 from bidiffsr.terminal import exit_code
 
 Point = dict[str, Any]
 
+# What may be drawn against PSNR; of both, lower is better.
+PERCEPTION = {
+    "niqe": "NIQE (lower: more like a photograph)",
+    "lpips": "LPIPS (lower: looks more like the original)",
+}
+
 
 def score(folder: Path, method: Method, scale: int, pictures: int | None) -> Point:
     """Means over the folder's first pictures."""
     (mean,) = summarize(islice(evaluate(folder, method, scale), pictures))
-    return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
+    return dict(mean.means)
 
 
 def samplings(
@@ -61,8 +68,8 @@ def curve(chosen: argparse.Namespace) -> list[Point]:
         upscaler = Upscaler(made.backend, config)
         point = {"name": _name(sampling)} | sampling.model_dump()
         point |= score(folder, lambda low, _, upscaler=upscaler: upscaler(low), scale, pictures)
-        psnr, ssim, quality = (point[key] for key in ("psnr", "ssim", "niqe"))
-        print(f"{point['name']}: {psnr:.2f} dB, {ssim:.4f}, NIQE {quality:.2f}", flush=True)
+        cells = (f"{metric.heading} {metric.cell(point[metric.name])}" for metric in METRICS)
+        print(f"{point['name']}: {', '.join(cells)}", flush=True)
         points.append(point)
     return points
 
@@ -74,8 +81,8 @@ def _name(sampling: SamplingConfig) -> str:
     return f"{sampling.steps} steps, noise {sampling.noise_scale:g}{eta}"
 
 
-def plot(points: Sequence[Point], title: str, path: Path) -> None:
-    """PSNR against NIQE: left and up is better."""
+def plot(points: Sequence[Point], perception: str, title: str, path: Path) -> None:
+    """PSNR against a metric of `PERCEPTION`: left and up is better."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -84,18 +91,20 @@ def plot(points: Sequence[Point], title: str, path: Path) -> None:
     figure, axis = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
     for steps in sorted({point["steps"] for point in points if "steps" in point}):
         line = [point for point in points if point.get("steps") == steps]
-        line.sort(key=lambda point: point["niqe"])
-        niqes, psnrs = [p["niqe"] for p in line], [p["psnr"] for p in line]
-        axis.plot(niqes, psnrs, "o-", label=f"{steps} step{'s' * (steps > 1)}")
+        line.sort(key=lambda point: point[perception])
+        values, psnrs = [p[perception] for p in line], [p["psnr"] for p in line]
+        axis.plot(values, psnrs, "o-", label=f"{steps} step{'s' * (steps > 1)}")
         for point in line:
             if steps > 1:
                 axis.annotate(
-                    f" {point['noise_scale']:g}", (point["niqe"], point["psnr"]), fontsize=8
+                    f" {point['noise_scale']:g}", (point[perception], point["psnr"]), fontsize=8
                 )
     plain, originals = points[0], points[1]
-    axis.plot(plain["niqe"], plain["psnr"], "ks", label="bicubic")
-    axis.axvline(originals["niqe"], color="gray", linestyle=":", label="NIQE of the originals")
-    axis.set_xlabel("NIQE (lower: more like a photograph)")
+    axis.plot(plain[perception], plain["psnr"], "ks", label="bicubic")
+    if perception in originals:
+        label = f"{perception.upper()} of the originals"
+        axis.axvline(originals[perception], color="gray", linestyle=":", label=label)
+    axis.set_xlabel(PERCEPTION[perception])
     axis.set_ylabel("PSNR of the luma, dB")
     axis.set_title(f"{title}\n(numbers: noise scale)")
     axis.legend()
@@ -112,10 +121,12 @@ def main() -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 0.9, 0.8])
     parser.add_argument("--eta", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--perception", choices=PERCEPTION, default="niqe")
     chosen = parser.parse_args()
     points = curve(chosen)
     write_text(chosen.output.with_suffix(".json"), json.dumps(points, indent=1) + "\n")
-    plot(points, f"{chosen.model} on {chosen.folder.name}", chosen.output.with_suffix(".png"))
+    title = f"{chosen.model} on {chosen.folder.name}"
+    plot(points, chosen.perception, title, chosen.output.with_suffix(".png"))
     return 0
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from bidiffsr.cli import main as bidiffsr
 from bidiffsr.cli.app import write_text
 from bidiffsr.config import load_yaml
+from bidiffsr.evaluation import METRICS
 from bidiffsr.model_file import open_model_file
 from bidiffsr.terminal import exit_code
 
@@ -49,10 +50,13 @@ def render(card: dict[str, Any], name: str, scores: dict[str, Any]) -> str:
     with open_model_file(file) as opened:
         config = opened.config
     sets = [each["set"] for each in scores["methods"][0]["sets"]]
-    heads = ["PSNR (dB) / SSIM / NIQE", *sets, "s/megapixel"]
+    heads = [" / ".join(metric.heading for metric in METRICS), *sets, "s/megapixel"]
     rows = [heads, ["---"] * len(heads)]
     for method in scores["methods"]:
-        cells = [f"{s['psnr']:.2f} / {s['ssim']:.4f} / {s['niqe']:.2f}" for s in method["sets"]]
+        cells = [
+            " / ".join(metric.cell(s.get(metric.name)) for metric in METRICS)
+            for s in method["sets"]
+        ]
         seconds = sum(s["seconds"] for s in method["sets"])
         pixels = sum(s["megapixels"] for s in method["sets"])
         rows.append([_title(card, method["method"]), *cells, f"{seconds / pixels:.2g}"])

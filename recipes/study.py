@@ -28,8 +28,8 @@ import torch
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
 from bidiffsr.config import TrainingConfig, ValidationConfig, load_yaml, parse_config
+from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
-from bidiffsr.evaluation import bicubic, evaluate, summarize
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count, total
 from bidiffsr.overrides import with_overrides
@@ -42,6 +42,7 @@ SCORES_NAME = "scores.json"
 # Iterations that are timed, and how many of them go before.
 _TRIAL = 16
 _WARM = 4
+_COLUMNS = ("run", "what", "iterations", "megapixels", "minutes", "Gbit/MP", "GMAC/MP")
 _SIDE = 512  # of the picture that costs are counted for
 
 # What an engine does in a second with two cores, in billions (docs/engine.md): products of bits,
@@ -112,7 +113,7 @@ class Study:
         scale = self._text["base"]["model"]["scale"]
         scores = evaluate(Path(self._text["validation"]), method, scale)
         (mean,) = summarize(islice(scores, self._text["pictures"]))
-        return {"psnr": mean.psnr, "ssim": mean.ssim, "niqe": mean.niqe}
+        return dict(mean.means)
 
     @cached_property
     def _bicubic(self) -> dict[str, float | None]:
@@ -120,12 +121,11 @@ class Study:
 
     def table(self) -> str:
         """All runs that have scores, as a Markdown table."""
-        names = ["run", "what", "iterations", "megapixels", "minutes", "Gbit/MP", "GMAC/MP"]
-        names += [f"ms/MP {name}" for name in _RATES]
-        names += ["1 step: PSNR", "SSIM", "NIQE", "steps", "PSNR", "SSIM", "NIQE"]
+        first, *others = (metric.heading for metric in METRICS)
+        names = [*_COLUMNS, *(f"ms/MP {name}" for name in _RATES)]
+        names += [f"1 step: {first}", *others, "steps", first, *others]
         rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-        empty = " |" * (6 + len(_RATES))
-        rows.append(f"| bicubic |{empty} {_cells(self._bicubic)} | | | | |")
+        rows.append(f"| bicubic {_blank(-1)}| {_cells(self._bicubic)} |{' |' * (1 + len(METRICS))}")
         for name in self.names:
             path = self.output / name / SCORES_NAME
             if path.exists():
@@ -156,6 +156,10 @@ def _cost(config: TrainingConfig) -> dict[str, float]:
     return {name: amount / 1e3 / _SIDE**2 for name, amount in amounts.items()}
 
 
+def _blank(more: int) -> str:
+    return " |" * (len(_COLUMNS) + len(_RATES) + more)
+
+
 def _milliseconds(cost: dict[str, float], rates: tuple[float, ...]) -> float:
     amounts = (cost["bits"], cost["floats"], cost["features"])
     return 1000 * sum(amount / rate for amount, rate in zip(amounts, rates, strict=True))
@@ -169,17 +173,16 @@ def _rows(name: str, result: dict[str, Any]) -> list[str]:
         f"{result['seconds'] / 60:.1f} | {cost['bits']:.1f} | {cost['floats']:.1f} | "
         + " | ".join(f"{_milliseconds(cost, rates):.0f}" for rates in _RATES.values())
     )
-    blank = " |" * (7 + len(_RATES))
     lines = []
     for steps in sorted(runs.keys() - {1}) or [1]:
-        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else blank
+        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else _blank(len(METRICS))
         lines.append(f"| {left} | {steps} | {_cells(runs[steps])} |")
     return lines
 
 
 def _cells(scores: dict[str, float | None]) -> str:
-    psnr, ssim, niqe = scores["psnr"], scores["ssim"], scores["niqe"]
-    return f"{psnr:.2f} | {ssim:.4f} | {'' if niqe is None else format(niqe, '.2f')}"
+    # A run that was scored before a metric came has none of it.
+    return " | ".join(metric.cell(scores.get(metric.name)) for metric in METRICS)
 
 
 def main() -> int:

@@ -16,11 +16,15 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError
-from bidiffsr.evaluation import Score, bicubic, evaluate, niqe, psnr, render, ssim, summarize
+from bidiffsr.evaluation import Lpips, Score, bicubic, evaluate, niqe, psnr, render, ssim, summarize
+from bidiffsr.evaluation.registry import METRICS, Metric
 from bidiffsr.images import Image, write_image
 from bidiffsr.resize import imresize
 
 Picture = NDArray[np.uint8]
+
+# It has rows of its own in test_lpips.py, and a hundred pictures take it a while.
+WITHOUT_LPIPS = [metric for metric in METRICS if metric.name != "lpips"]
 
 
 def smooth_picture(seed: int, height: int, width: int) -> Picture:
@@ -55,13 +59,12 @@ def test_the_published_bicubic_rows(
     shared: Path, set_name: str, scale: int, decibels: float, similarity: float
 ) -> None:
     folder = shared / "data" / "benchmark" / set_name
-    [mean] = summarize(evaluate(folder, bicubic, scale))
+    [mean] = summarize(evaluate(folder, bicubic, scale, WITHOUT_LPIPS))
     assert mean.set == set_name
-    assert mean.pictures == mean.niqe_pictures == {"Set5": 5, "B100": 100}[set_name]
-    assert mean.psnr == pytest.approx(decibels, abs=0.01)
-    assert mean.ssim == pytest.approx(similarity, abs=0.001)
-    assert mean.niqe is not None
-    assert 4 < mean.niqe < 10
+    assert mean.pictures == mean.scored["niqe"] == {"Set5": 5, "B100": 100}[set_name]
+    assert mean["psnr"] == pytest.approx(decibels, abs=0.01)
+    assert mean["ssim"] == pytest.approx(similarity, abs=0.001)
+    assert mean["niqe"] == pytest.approx(7, abs=3)
 
 
 def test_made_and_official_low_resolution_give_the_same_scores(shared: Path) -> None:
@@ -86,18 +89,49 @@ def test_scores_are_those_of_the_metrics(toy: Path) -> None:
     upscaled = bicubic(inputs[0], 4) + np.uint8(5)
     first = scores[0]
     assert first.set == "Toy"
-    assert (first.psnr, first.ssim) == (psnr(upscaled, high, 4), ssim(upscaled, high, 4))
-    assert first.niqe == niqe(upscaled, 4)
+    assert (first["psnr"], first["ssim"]) == (psnr(upscaled, high, 4), ssim(upscaled, high, 4))
+    assert first["niqe"] == niqe(upscaled, 4)
+    assert first["lpips"] == Lpips()(upscaled, high)
     assert first.megapixels == pytest.approx(120 * 120 / 1e6)
     assert first.seconds > 0
-    assert scores[1].niqe is None  # 52x60: not one block
+    assert scores[1]["niqe"] is None  # 52x60: not one block
 
 
 def test_a_flat_result_has_no_niqe(toy: Path) -> None:
     def grey(low: Picture, scale: int) -> Picture:
         return np.full((low.shape[0] * scale, low.shape[1] * scale, 3), 127, np.uint8)
 
-    assert [score.niqe for score in evaluate(toy, grey, 2)] == [None, None]
+    assert [score["niqe"] for score in evaluate(toy, grey, 2)] == [None, None]
+
+
+def test_pictures_too_small_for_lpips_have_none(tmp_path: Path) -> None:
+    save(tmp_path / "Small" / "a.png", smooth_picture(1, 30, 62))
+    save(tmp_path / "Small" / "b.png", smooth_picture(1, 32, 62))
+    scores = list(evaluate(tmp_path / "Small", bicubic, 2))
+    assert [score["lpips"] is None for score in scores] == [True, False]
+    [mean] = summarize(scores)
+    assert mean.scored == {"psnr": 2, "ssim": 2, "niqe": 0, "lpips": 1}
+    assert mean["lpips"] == scores[1]["lpips"]
+
+
+def test_a_metric_is_what_it_says_of_itself(toy: Path) -> None:
+    def rows(made: Picture, original: Picture, scale: int) -> float:
+        return len(made) + len(original) / 2 + scale
+
+    metric = Metric("rows", "Rows", 1, rows)
+    scores = list(evaluate(toy, bicubic, 4, [metric]))
+    assert [score.scores for score in scores] == [{"rows": 184.0}, {"rows": 82.0}]
+    assert [metric.cell(value) for value in (82.25, 0, None)] == ["82.2", "0.0", "-"]
+
+
+def test_a_metric_that_is_not_optional_refuses_the_picture(toy: Path) -> None:
+    def never(*_: Any) -> float:
+        raise ImageError("not this one")
+
+    with pytest.raises(ImageError, match=r"a\.png: not this one"):
+        list(evaluate(toy, bicubic, 4, [Metric("m", "M", 1, never)]))
+    scores = evaluate(toy, bicubic, 4, [Metric("m", "M", 1, never, optional=True)])
+    assert [score["m"] for score in scores] == [None, None]
 
 
 @pytest.mark.parametrize("spelling", ["Toy", "Toy/", "Toy/HR", "./Toy/HR/../"])
@@ -235,7 +269,8 @@ def test_errors_of_the_upscaler_pass_through(toy: Path) -> None:
 
 
 def score(set_name: str, name: str, decibels: float, natural: float | None) -> Score:
-    return Score(set_name, name, decibels, 0.5, natural, seconds=1.0, megapixels=0.5)
+    scores = {"psnr": decibels, "ssim": 0.5, "niqe": natural, "lpips": 0.25}
+    return Score(set_name, name, scores, seconds=1.0, megapixels=0.5)
 
 
 SCORES = [
@@ -247,20 +282,21 @@ SCORES = [
 
 def test_means_per_set() -> None:
     first, second = summarize(iter(SCORES))
-    assert (first.set, first.pictures, first.psnr, first.ssim) == ("Set5", 2, 32.0, 0.5)
-    assert (first.niqe, first.niqe_pictures) == (4.0, 1)
+    assert (first.set, first.pictures) == ("Set5", 2)
+    assert first.means == {"psnr": 32.0, "ssim": 0.5, "niqe": 4.0, "lpips": 0.25}
+    assert first.scored == {"psnr": 2, "ssim": 2, "niqe": 1, "lpips": 2}
     assert (first.seconds, first.megapixels, first.seconds_per_megapixel) == (2.0, 1.0, 2.0)
-    assert (second.set, second.niqe, second.niqe_pictures) == ("B100", None, 0)
+    assert (second.set, second["niqe"], second.scored["niqe"]) == ("B100", None, 0)
     assert summarize([]) == []
 
 
 def test_markdown() -> None:
     assert render({"Bicubic": iter(SCORES), "a|b": SCORES[1:2]}, 4).markdown() == (
-        "| Method | Set | Pictures | PSNR (dB) | SSIM | NIQE | s/megapixel |\n"
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |\n"
-        "| Bicubic | Set5 | 2 | 32.00 | 0.5000 | 4.00 (1 of 2) | 2 |\n"
-        "| Bicubic | B100 | 1 | 20.00 | 0.5000 | - | 2 |\n"
-        "| a\\|b | B100 | 1 | 20.00 | 0.5000 | - | 2 |\n"
+        "| Method | Set | Pictures | PSNR (dB) | SSIM | NIQE | LPIPS | s/megapixel |\n"
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| Bicubic | Set5 | 2 | 32.00 | 0.5000 | 4.00 (1 of 2) | 0.2500 | 2 |\n"
+        "| Bicubic | B100 | 1 | 20.00 | 0.5000 | - | 0.2500 | 2 |\n"
+        "| a\\|b | B100 | 1 | 20.00 | 0.5000 | - | 0.2500 | 2 |\n"
     )
 
 
@@ -280,13 +316,25 @@ def test_dictionary_is_strict_json() -> None:
     [method] = found["methods"]
     assert method["method"] == "Mine"
     assert [mean["psnr"] for mean in method["sets"]] == [None, 20.0]
-    assert method["sets"][0]["niqe"] == 5.0
+    assert method["sets"][0] == {
+        "set": "Set5",
+        "pictures": 3,
+        "psnr": None,
+        "ssim": 0.5,
+        "niqe": 5.0,
+        "niqe_pictures": 2,
+        "lpips": 0.25,
+        "lpips_pictures": 3,
+        "seconds": 3.0,
+        "megapixels": 1.5,
+    }
     assert method["pictures"][0] == {
         "set": "Set5",
         "name": "baby",
         "psnr": 30.0,
         "ssim": 0.5,
         "niqe": 4.0,
+        "lpips": 0.25,
         "seconds": 1.0,
         "megapixels": 0.5,
     }

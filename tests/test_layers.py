@@ -45,7 +45,7 @@ LAYERS: dict[str, set[str]] = {
     "engine": {*_BASE, "model_file", "packed", "_native"},
     "torch_backend": {*_NETWORKS, *_DIFFUSION, "checkpoint", "memory"},
     "backends": {*_BASE, "model_file", "engine", "torch_backend"},
-    "evaluation": _PICTURES,
+    "evaluation": {*_PICTURES, "model_file"},
     "data": {*_PICTURES, *_BASE},
     "forms": _PICTURES,
     "results": {*_PICTURES, "canvas"},

@@ -95,6 +95,13 @@ def test_a_study_trains_what_is_missing_and_tells_of_all(tmp_path: Path, picture
     assert "| base | left alone |" in table
     assert "| next | from base |" in table
     assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert table.splitlines()[0].count("| LPIPS |") == 2
+    old = json.loads(scored.read_text())
+    for steps in filter(str.isdigit, old):
+        del old[steps]["lpips"]
+    scored.write_text(json.dumps(old))  # as before there was this metric
+    assert table.splitlines()[3].count("| - |") == 0
+    assert made.table().splitlines()[3].count("| - |") == 2
 
 
 def test_every_run_of_the_shipped_study_is_a_valid_configuration() -> None:
@@ -115,6 +122,25 @@ def test_every_run_of_the_shipped_study_is_a_valid_configuration() -> None:
             assert config.iterations * iteration_macs(config) == pytest.approx(
                 4e12 * run.get("share", 1), rel=0.02
             )
+
+
+def test_a_curve_has_every_score_of_each_sampling_and_draws_either_perception(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(save_tiny_model(tmp_path / "m.safetensors"))
+    drawn: list[str] = []
+    monkeypatch.setattr(curve, "plot", lambda _, perception, *__: drawn.append(perception))
+    for options in ([], ["--perception", "lpips"]):
+        arguments = [model, str(pictures), "--output", str(tmp_path / "c"), "--noise", "1"]
+        monkeypatch.setattr(sys, "argv", ["curve", *arguments, "--steps", "1", "2", *options])
+        assert curve.main() == 0
+    assert drawn == ["niqe", "lpips"]
+    plain, original, *samplings = json.loads((tmp_path / "c.json").read_text())
+    assert [point["steps"] for point in samplings] == [1, 2]
+    for point in (plain, *samplings):
+        assert {"psnr", "ssim", "niqe", "lpips"} <= point.keys()
+        assert point["lpips"] == pytest.approx(plain["lpips"], rel=0.05)  # its results are bicubic
+    assert original.keys() == {"name", "niqe"}
 
 
 def test_one_step_is_sampled_once_whatever_the_noise() -> None:
@@ -146,9 +172,28 @@ def test_a_release_says_what_it_is_and_how_it_scores(
     text = (tmp_path / "tiny.md").read_text()
     scores = json.loads((tmp_path / "tiny.json").read_text())
     (bicubic,) = scores["methods"][0]["sets"]
-    assert f"| bicubic | {bicubic['psnr']:.2f} / {bicubic['ssim']:.4f} /" in text
+    cells = f"{bicubic['psnr']:.2f} / {bicubic['ssim']:.4f} / {bicubic['niqe']:.2f}"
+    assert "| PSNR (dB) / SSIM / NIQE / LPIPS | pictures |" in text
+    assert f"| bicubic | {cells} / {bicubic['lpips']:.4f} |" in text
     assert "| `fast`, 1 step |" in text
     assert "| `best`, 2 steps, the default |" in text
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "models").glob("*.yml")), ids=lambda path: path.stem
+)
+def test_a_card_can_be_made_of_scores_from_before_lpips(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    scores = json.loads(path.with_suffix(".json").read_text())
+    for method in scores["methods"]:
+        for mean in method["sets"]:
+            mean.pop("lpips", None)
+    text = release.render(yaml.safe_load(path.read_text()), path.stem, scores)
+    mean = scores["methods"][0]["sets"][0]
+    cells = f"{mean['psnr']:.2f} / {mean['ssim']:.4f} / {mean['niqe']:.2f} / -"
+    assert f"| bicubic | {cells} |" in text
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ MAX_DESCRIPTION = 2**16
 # How the dtypes of model files lie in memory; bfloat16 has no numpy type of its own.
 _STORED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "U8": "u1"}
 _MOST_DIMENSIONS = 8
+_UNSOUND = "is not a sound safetensors file"
 _PUBLISHED = "a published checkpoint has to go through `bidiffsr pack`, or convert to train on from"
 
 
@@ -54,12 +55,11 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class ModelFile:
-    """An open model file: its header is sound and its configuration valid, no more than that."""
+class TensorFile:
+    """An open safetensors file: its header is sound, no more than that."""
 
     where: str
     """The path, for messages."""
-    config: ModelConfig
     entries: Mapping[str, Entry]
     file: BufferedReader
     data: int
@@ -90,6 +90,26 @@ class ModelFile:
         )
 
 
+@dataclass(frozen=True)
+class ModelFile(TensorFile):
+    """An open model file: its header is sound and its configuration valid, no more than that."""
+
+    config: ModelConfig
+
+
+@contextmanager
+def open_tensor_file(path: StrPath) -> Iterator[TensorFile]:
+    """Open any safetensors file and check all that can be checked without knowing its tensors.
+
+    Raises:
+        CheckpointError: the file cannot be read or is no sound safetensors file.
+    """
+    where = printable(path)
+    with _open(path) as file:
+        entries, _, data = _read_header(file, where)
+        yield TensorFile(where, entries, file, data)
+
+
 @contextmanager
 def open_model_file(path: StrPath) -> Iterator[ModelFile]:
     """Open a model file and check all that can be checked without knowing its network's shapes.
@@ -99,9 +119,11 @@ def open_model_file(path: StrPath) -> Iterator[ModelFile]:
             of a later version, or its configuration is not valid.
     """
     where = printable(path)
+    pickled = where.endswith((".pth", ".pt", ".ckpt"))
     with _open(path) as file:
-        entries, metadata, data = _read_header(file, where)
-        yield ModelFile(where, _read_config(metadata, where), entries, file, data)
+        unsound = f"is no model file; {_PUBLISHED}" if pickled else _UNSOUND
+        entries, metadata, data = _read_header(file, where, unsound)
+        yield ModelFile(where, entries, file, data, _read_config(metadata, where))
 
 
 def is_model(path: StrPath) -> bool:
@@ -194,11 +216,11 @@ def _open(path: StrPath) -> BufferedReader:
     raise CheckpointError(f"{where}: no such file; check the path")
 
 
-def _read_header(file: BufferedReader, where: str) -> tuple[dict[str, Entry], dict[str, str], int]:
-    """The tensors, the metadata, and where the data begins."""
-    unsound = f"{where}: is not a sound safetensors file"
-    if where.endswith((".pth", ".pt", ".ckpt")):
-        unsound = f"{where}: is no model file; {_PUBLISHED}"
+def _read_header(
+    file: BufferedReader, where: str, unsound: str = _UNSOUND
+) -> tuple[dict[str, Entry], dict[str, str], int]:
+    """The tensors, the metadata, and where the data begins; ``unsound`` is said of a bad file."""
+    unsound = f"{where}: {unsound}"
     try:
         size = os.fstat(file.fileno()).st_size - 8
         length = int.from_bytes(file.read(8), "little")

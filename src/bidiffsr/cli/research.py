@@ -29,6 +29,7 @@ from bidiffsr.process import stop_requests
 from bidiffsr.terminal import note, output_console, progress_bars, say, training_display
 
 if TYPE_CHECKING:
+    from bidiffsr.evaluation import Metric
     from bidiffsr.evaluation import Upscaler as Method
 
 
@@ -43,6 +44,7 @@ def evaluate(
     steps: Steps = None,
     seed: Seed = 0,
     limit: Annotated[int | None, Count] = None,
+    lpips: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     markdown: Path | None = None,
     running: Running = DEFAULT_RUNNING,
@@ -54,7 +56,7 @@ def evaluate(
     `bidiffsr eval Set5 -n default -n run/model.safetensors --quality fast --quality best`
 
     Each picture is made small, upscaled, and compared with itself: PSNR and SSIM on the luma
-    (higher is better), NIQE (lower is better), and seconds for a million pixels. Bicubic
+    (higher is better), NIQE and LPIPS (lower is better), and seconds for a million pixels. Bicubic
     interpolation is always scored too.
 
     Args:
@@ -67,6 +69,7 @@ def evaluate(
         steps: Sampling steps, in place of the quality's.
         seed: Of the sampling noise. Default: 0.
         limit: Score so many pictures of each folder only.
+        lpips: The weights of LPIPS. Default: those that are installed.
         json_file: Also write all scores to this file.
         markdown: Also write the table to this file.
     """
@@ -76,6 +79,7 @@ def evaluate(
 
     for file in filter(None, (json_file, markdown)):
         check_text_output(file)
+    metrics = _metrics(lpips)
     counts = [len(Benchmark.open(folder).pictures[:limit]) for folder in folders]
     methods, factor = _methods(model, running, scale, quality, steps, seed)
     scores: dict[str, list[Score]] = {name: [] for name in methods}
@@ -84,15 +88,27 @@ def evaluate(
         for name, method in methods.items():
             for folder in folders:
                 bars.update(task, description=f"{name}: {folder.name}")
-                for score in islice(scores_of(folder, method, factor), limit):
+                for score in islice(scores_of(folder, method, factor, metrics), limit):
                     scores[name].append(score)
-                    bars.update(task, advance=1, status=f"{score.name} {score.psnr:.2f} dB")
+                    bars.update(task, advance=1, status=f"{score.name} {score['psnr']:.2f} dB")
     report = render(scores, factor)
     output_console().print(report.table())
     if json_file is not None:
         write_text(json_file, json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n")
     if markdown is not None:
         write_text(markdown, report.markdown())
+
+
+def _metrics(lpips: Path | None) -> tuple[Metric, ...]:
+    """All metrics, with the weights of LPIPS in this file or with those that are installed."""
+    from bidiffsr.evaluation import METRICS, Lpips, metrics_with
+    from bidiffsr.evaluation.lpips import FETCH, installed
+
+    if lpips is not None:
+        return metrics_with(Lpips(lpips))
+    if installed() is None:
+        note(f"LPIPS is left out, its weights are not installed; {FETCH} and give --lpips its path")
+    return METRICS
 
 
 def _methods(

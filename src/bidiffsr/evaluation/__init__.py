@@ -1,9 +1,11 @@
-"""Scores of pictures against originals (PSNR, SSIM), without (NIQE), and tables of them."""
+"""Scores of pictures against originals (PSNR, SSIM, LPIPS), without (NIQE), and their tables."""
 
 from __future__ import annotations
 
+from bidiffsr.evaluation.lpips import Lpips
 from bidiffsr.evaluation.metrics import psnr, ssim
 from bidiffsr.evaluation.niqe import niqe
+from bidiffsr.evaluation.registry import METRICS, Metric, metrics_with
 from bidiffsr.evaluation.table import (
     Report,
     Score,
@@ -16,12 +18,16 @@ from bidiffsr.evaluation.table import (
 )
 
 __all__ = [
+    "METRICS",
+    "Lpips",
+    "Metric",
     "Report",
     "Score",
     "SetMean",
     "Upscaler",
     "bicubic",
     "evaluate",
+    "metrics_with",
     "niqe",
     "psnr",
     "render",

@@ -36,6 +36,21 @@ def check_rgb8(image: NDArray[Any], what: str) -> None:
         raise ImageError(f"{what} must have shape (height, width, 3), not {image.shape}")
 
 
+def check_same_form(a: NDArray[Any], b: NDArray[Any]) -> None:
+    """Raise unless both are pictures as `check_rgb8` wants them, of the same size.
+
+    Raises:
+        ImageError: any other type, dtype, shape or size.
+    """
+    check_rgb8(a, "the first picture")
+    check_rgb8(b, "the second picture")
+    if a.shape != b.shape:
+        raise ImageError(
+            f"the pictures must have the same size, "
+            f"not {a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}"
+        )
+
+
 def crop_border(image: Uint8Array, crop: int) -> Uint8Array:
     """Cut `crop` pixels from each of the four borders; a view, (height, width, 3).
 

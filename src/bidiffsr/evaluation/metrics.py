@@ -18,7 +18,7 @@ from bidiffsr.errors import ImageError
 from bidiffsr.evaluation._pixels import (
     FloatArray,
     Uint8Array,
-    check_rgb8,
+    check_same_form,
     crop_border,
     filter_valid,
     luma,
@@ -89,13 +89,7 @@ def ssim(a: NDArray[np.uint8], b: NDArray[np.uint8], crop: int, y: bool = True) 
 
 
 def _comparable(a: NDArray[Any], b: NDArray[Any], crop: int) -> tuple[Uint8Array, Uint8Array]:
-    check_rgb8(a, "the first picture")
-    check_rgb8(b, "the second picture")
-    if a.shape != b.shape:
-        raise ImageError(
-            f"the pictures must have the same size, "
-            f"not {a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}"
-        )
+    check_same_form(a, b)
     return crop_border(a, crop), crop_border(b, crop)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -14,8 +14,7 @@ import numpy as np
 from bidiffsr.errors import ConfigError, ImageError
 from bidiffsr.evaluation._pixels import Uint8Array, check_rgb8
 from bidiffsr.evaluation.benchmark import Benchmark, Pair
-from bidiffsr.evaluation.metrics import psnr, ssim
-from bidiffsr.evaluation.niqe import niqe
+from bidiffsr.evaluation.registry import METRICS, Metric
 from bidiffsr.files import StrPath
 from bidiffsr.resize import imresize
 
@@ -42,16 +41,16 @@ class Score:
 
     set: str
     name: str
-    psnr: float
-    """dB, on the luma; infinite for a perfect picture."""
-    ssim: float
-    """-1 to 1, on the luma."""
-    niqe: float | None
-    """Lower is better; None where undefined, as for less than 96x96 pixels after the crop."""
+    scores: Mapping[str, float | None]
+    """By name of the metric; an infinite PSNR for a perfect picture, None where there is none, as
+    NIQE for less than 96x96 pixels after the crop."""
     seconds: float
     """Wall-clock time of the upscaler alone."""
     megapixels: float
     """Size of the upscaled picture, in millions of pixels."""
+
+    def __getitem__(self, metric: str) -> float | None:
+        return self.scores[metric]
 
 
 @dataclass(frozen=True)
@@ -60,15 +59,17 @@ class SetMean:
 
     set: str
     pictures: int
-    psnr: float
-    ssim: float
-    niqe: float | None
-    """Mean over the pictures that have one; None where none has."""
-    niqe_pictures: int
+    means: Mapping[str, float | None]
+    """By name of the metric, over the pictures that have a score; None where none has."""
+    scored: Mapping[str, int]
+    """By name of the metric, how many pictures have a score."""
     seconds: float
     """Sum over the pictures."""
     megapixels: float
     """Sum over the pictures."""
+
+    def __getitem__(self, metric: str) -> float | None:
+        return self.means[metric]
 
     @property
     def seconds_per_megapixel(self) -> float:
@@ -77,14 +78,18 @@ class SetMean:
 
 
 def evaluate(
-    directories: StrPath | Iterable[StrPath], upscaler: Upscaler, scale: int
+    directories: StrPath | Iterable[StrPath],
+    upscaler: Upscaler,
+    scale: int,
+    metrics: Sequence[Metric] = METRICS,
 ) -> Iterator[Score]:
-    """Upscale every picture of the benchmarks and score it, leaving out `scale` pixels of border.
+    """Upscale every picture of the benchmarks and score it.
 
     Args:
         directories: benchmark folders as in `bidiffsr.evaluation.benchmark`.
         upscaler: what to score; called in the thread that iterates.
         scale: a whole number from 2 up.
+        metrics: what to score with: those of `bidiffsr.evaluation.registry`.
 
     Returns:
         An iterator that does the work, one picture at a time, in order of folder and file name.
@@ -94,6 +99,7 @@ def evaluate(
         ImageError: at once, if a folder is missing or without pictures; while iterating, if a
             picture cannot be read, is not 8-bit or is too small, if an LR picture does not fit its
             HR picture, or if the upscaler returns something else than promised.
+        CheckpointError: while iterating, if the installed weights of LPIPS are damaged.
     """
     if isinstance(scale, bool) or not isinstance(scale, int | np.integer) or scale < 2:
         raise ConfigError(f"scale is {scale!r}; expected a whole number from 2 up")
@@ -103,7 +109,7 @@ def evaluate(
     if not benchmarks:
         raise ConfigError("no benchmark folder is given; expected one at least, such as Set5")
     return (
-        _upscale_and_score(benchmark.name, pair, upscaler, int(scale))
+        _upscale_and_score(benchmark.name, pair, upscaler, int(scale), metrics)
         for benchmark in benchmarks
         for pair in benchmark.pairs(int(scale))
     )
@@ -161,8 +167,8 @@ class Report:
         methods = [
             {
                 "method": method,
-                "sets": [_jsonable(mean) for mean in summarize(members)],
-                "pictures": [_jsonable(score) for score in members],
+                "sets": [_mean_as_dict(mean) for mean in summarize(members)],
+                "pictures": [_score_as_dict(score) for score in members],
             }
             for method, members in self.scores.items()
         ]
@@ -175,41 +181,44 @@ class Report:
                     method,
                     mean.set,
                     str(mean.pictures),
-                    f"{mean.psnr:.2f}",
-                    f"{mean.ssim:.4f}",
-                    _niqe_cell(mean),
+                    *(_cell(metric, mean) for metric in METRICS),
                     f"{mean.seconds_per_megapixel:.3g}",
                 )
 
 
 _TEXT_COLUMNS = ("Method", "Set")
-_COLUMNS = (*_TEXT_COLUMNS, "Pictures", "PSNR (dB)", "SSIM", "NIQE", "s/megapixel")
+_HEADINGS = tuple(metric.heading for metric in METRICS)
+_COLUMNS = (*_TEXT_COLUMNS, "Pictures", *_HEADINGS, "s/megapixel")
 
 
-def _upscale_and_score(set_name: str, pair: Pair, upscaler: Upscaler, scale: int) -> Score:
+def _upscale_and_score(
+    set_name: str, pair: Pair, upscaler: Upscaler, scale: int, metrics: Sequence[Metric]
+) -> Score:
     start = time.perf_counter()
     upscaled = upscaler(pair.low, scale)
     seconds = time.perf_counter() - start
     try:
         _check_upscaled(upscaled, pair)
-        decibels = psnr(upscaled, pair.high, crop=scale)
-        similarity = ssim(upscaled, pair.high, crop=scale)
+        scores = {metric.name: _scored(metric, upscaled, pair.high, scale) for metric in metrics}
     except ImageError as error:
         raise ImageError(f"{pair.path}: {error}") from error
-    try:
-        naturalness = niqe(upscaled, crop=scale)
-    except ImageError:  # its form has been checked, so NIQE is not defined for it
-        naturalness = None
     height, width = upscaled.shape[:2]
     return Score(
         set=set_name,
         name=pair.path.stem,
-        psnr=decibels,
-        ssim=similarity,
-        niqe=naturalness,
+        scores=scores,
         seconds=seconds,
         megapixels=height * width / 1e6,
     )
+
+
+def _scored(metric: Metric, upscaled: Uint8Array, high: Uint8Array, scale: int) -> float | None:
+    try:
+        return metric.score(upscaled, high, scale)
+    except ImageError:
+        if metric.optional:  # its form has been checked, so the metric is not defined for it
+            return None
+        raise
 
 
 def _check_upscaled(upscaled: Any, pair: Pair) -> None:
@@ -222,25 +231,42 @@ def _check_upscaled(upscaled: Any, pair: Pair) -> None:
 
 
 def _mean(name: str, scores: Sequence[Score]) -> SetMean:
-    natural = [score.niqe for score in scores if score.niqe is not None]
+    values = {
+        metric: [value for score in scores if (value := score[metric]) is not None]
+        for metric in scores[0].scores
+    }
     return SetMean(
         set=name,
         pictures=len(scores),
-        psnr=sum(score.psnr for score in scores) / len(scores),
-        ssim=sum(score.ssim for score in scores) / len(scores),
-        niqe=sum(natural) / len(natural) if natural else None,
-        niqe_pictures=len(natural),
+        means={
+            metric: sum(found) / len(found) if found else None for metric, found in values.items()
+        },
+        scored={metric: len(found) for metric, found in values.items()},
         seconds=sum(score.seconds for score in scores),
         megapixels=sum(score.megapixels for score in scores),
     )
 
 
-def _niqe_cell(mean: SetMean) -> str:
-    if mean.niqe is None:
-        return "-"
-    complete = mean.niqe_pictures == mean.pictures
-    return f"{mean.niqe:.2f}" + ("" if complete else f" ({mean.niqe_pictures} of {mean.pictures})")
+def _cell(metric: Metric, mean: SetMean) -> str:
+    value, scored = mean[metric.name], mean.scored[metric.name]
+    partial = 0 < scored < mean.pictures
+    return metric.cell(value) + (f" ({scored} of {mean.pictures})" if partial else "")
 
 
-def _jsonable(record: Score | SetMean) -> dict[str, Any]:
-    return {key: None if value == math.inf else value for key, value in asdict(record).items()}
+def _score_as_dict(score: Score) -> dict[str, Any]:
+    scores = {metric: _finite(value) for metric, value in score.scores.items()}
+    size = {"seconds": score.seconds, "megapixels": score.megapixels}
+    return {"set": score.set, "name": score.name} | scores | size
+
+
+def _mean_as_dict(mean: SetMean) -> dict[str, Any]:
+    record: dict[str, Any] = {"set": mean.set, "pictures": mean.pictures}
+    for metric in METRICS:
+        record[metric.name] = _finite(mean[metric.name])
+        if metric.optional:
+            record[f"{metric.name}_pictures"] = mean.scored[metric.name]
+    return record | {"seconds": mean.seconds, "megapixels": mean.megapixels}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value == math.inf else value

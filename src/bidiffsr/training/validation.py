@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bidiffsr.config import ModelConfig, ValidationConfig
+from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
-from bidiffsr.evaluation import bicubic, evaluate, summarize
 from bidiffsr.evaluation.benchmark import Benchmark
 from bidiffsr.images import Image, write_image
 from bidiffsr.torch_backend import TorchBackend
@@ -45,7 +45,7 @@ class Validation:
         """Score ``network``, leaving its mode as it is, and save a sample grid.
 
         Returns:
-            Means by name, such as ``kodak24/psnr``.
+            Means by name, such as ``kodak24/psnr``; those that are defined.
         """
         training = network.training
         device = next(network.parameters()).device
@@ -59,10 +59,10 @@ class Validation:
         for folder, benchmark in zip(self._config.folders, self._benchmarks, strict=True):
             scores = islice(evaluate(folder, upscale, scale), self._config.pictures)
             for mean in summarize(scores):
-                results[f"{mean.set}/psnr"] = mean.psnr
-                results[f"{mean.set}/ssim"] = mean.ssim
-                if mean.niqe is not None:
-                    results[f"{mean.set}/niqe"] = mean.niqe
+                for metric in METRICS:
+                    value = mean[metric.name]
+                    if value is not None:
+                        results[f"{mean.set}/{metric.name}"] = value
             self._output.mkdir(parents=True, exist_ok=True)
             grid = _grid(benchmark, upscale, scale)
             name = f"{benchmark.name}-{iteration:07d}.png"
