@@ -175,7 +175,7 @@ def _rows(name: str, result: dict[str, Any]) -> list[str]:
     )
     lines = []
     for steps in sorted(runs.keys() - {1}) or [1]:
-        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else _blank(len(METRICS))
+        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else _blank(len(METRICS) - 1)
         lines.append(f"| {left} | {steps} | {_cells(runs[steps])} |")
     return lines
 
