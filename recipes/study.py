@@ -125,7 +125,7 @@ class Study:
         names = [*_COLUMNS, *(f"ms/MP {name}" for name in _RATES)]
         names += [f"1 step: {first}", *others, "steps", first, *others]
         rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-        rows.append(f"| bicubic {_blank(-1)}| {_cells(self._bicubic)} |{' |' * (1 + len(METRICS))}")
+        rows.append(f"| bicubic{_blank(-1)} | {_cells(self._bicubic)} |{' |' * (1 + len(METRICS))}")
         for name in self.names:
             path = self.output / name / SCORES_NAME
             if path.exists():
