@@ -1,10 +1,11 @@
 """Makes a model file and its card from a training run.
 
-python recipes/release.py models/x4-small.yml runs/x4_small/model.safetensors BENCHMARK...
+python recipes/release.py models/x4-small.yml BENCHMARK... --pack runs/x4_small/model.safetensors
 
 The YAML file says where the model goes, how it is sampled, where it comes from and what to know.
 It is packed, scored on the benchmark folders at every quality, and its card is written beside the
-YAML file with the scores, which are kept as ``.json`` too.
+YAML file with the scores, which are kept as ``.json`` too. Without ``--pack`` the model file that
+is there is scored.
 """
 
 from __future__ import annotations
@@ -89,15 +90,16 @@ def _bidiffsr(*arguments: str) -> None:
 
 
 def main() -> int:
-    """Pack, score, write the card."""
+    """Pack if there is something to pack, score, write the card."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("card", type=Path)
-    parser.add_argument("run", type=Path)
     parser.add_argument("benchmarks", nargs="+")
+    parser.add_argument("--pack", type=Path, metavar="MODEL", help="of the training run")
     chosen = parser.parse_args()
     card = load_yaml(chosen.card)
     record = chosen.card.with_suffix(".json")
-    pack(card, chosen.run)
+    if chosen.pack is not None:
+        pack(card, chosen.pack)
     score(card, chosen.benchmarks, record)
     text = render(card, chosen.card.stem, json.loads(record.read_text()))
     write_text(chosen.card.with_suffix(".md"), text)

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from contextlib import closing
 from functools import cached_property
@@ -27,21 +26,18 @@ import torch
 
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
-from bidiffsr.config import TrainingConfig, ValidationConfig, load_yaml, parse_config
+from bidiffsr.config import TrainingConfig, load_yaml, parse_config
 from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count, total
 from bidiffsr.overrides import with_overrides
 from bidiffsr.terminal import exit_code
-from bidiffsr.training.cost import iteration_macs
+from bidiffsr.training.cost import iteration_macs, iteration_time
 from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
 
 SCORES_NAME = "scores.json"
 
-# Iterations that are timed, and how many of them go before.
-_TRIAL = 16
-_WARM = 4
 _COLUMNS = ("run", "what", "iterations", "megapixels", "minutes", "Gbit/MP", "GMAC/MP")
 _SIDE = 512  # of the picture that costs are counted for
 
@@ -81,20 +77,25 @@ class Study:
         write_text(folder / SCORES_NAME, json.dumps(result, indent=2) + "\n")
         (folder / STATE_NAME).unlink()  # large, and never needed again
 
-    def _config(self, name: str) -> TrainingConfig:
-        """The run's configuration, its iterations as many as the price allows."""
+    def values(self, name: str) -> Any:
+        """The run's keys as plain data, its iterations left open."""
         run = self._text["runs"][name]
         tokens = [f"--output={self.output / name}", "--iterations=1"]
         for key, value in run.get("change", {}).items():
             if isinstance(value, str) and value.startswith("<"):
                 value = str(self.output / value.strip("<>") / MODEL_NAME)
             tokens.append(f"--{key}={json.dumps(value)}")
-        values = with_overrides(self._text["base"], tokens, self._where)
+        return with_overrides(self._text["base"], tokens, self._where)
+
+    def _config(self, name: str) -> TrainingConfig:
+        """The run's configuration, its iterations as many as the price allows."""
+        run, values = self._text["runs"][name], self.values(name)
         until = values.pop("real_weights_until", 0)
         config = parse_config(TrainingConfig, values, self._where)
         share = run.get("share", 1)
         if "minutes" in self._text:
-            iterations = round(60 * float(self._text["minutes"]) * share / _cpu_seconds(config))
+            seconds = 60 * float(self._text["minutes"]) * share
+            iterations = round(seconds / iteration_time(config).cpu_seconds)
         else:
             iterations = round(float(self._text["macs"]) * share / iteration_macs(config))
         values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
@@ -131,16 +132,6 @@ class Study:
             if path.exists():
                 rows += _rows(name, json.loads(path.read_text()))
         return "\n".join(rows) + "\n"
-
-
-def _cpu_seconds(config: TrainingConfig) -> float:
-    """CPU time of one iteration, the first ones left out: they compile and fill caches."""
-    with tempfile.TemporaryDirectory() as folder:
-        trial = config.model_copy(update={"output": Path(folder), "iterations": _TRIAL})
-        trial = trial.model_copy(update={"validation": ValidationConfig(), "log_every": _TRIAL})
-        with closing(train(trial)) as iterations:
-            times = [time.process_time() for _ in iterations]
-    return (times[-2] - times[_WARM]) / (len(times) - 2 - _WARM)  # the last one saves
 
 
 def _cost(config: TrainingConfig) -> dict[str, float]:

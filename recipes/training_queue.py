@@ -15,7 +15,7 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cyclopts import App
 
@@ -33,38 +33,51 @@ from bidiffsr.training.cost import iteration_macs
 from bidiffsr.training.state import opened
 from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME
 
-RECIPE = Path(__file__).with_name("x4_small.yml")
 PICTURES = Path("runs/pictures")
 COMPACT_NAME = "state"
 LOG_NAME = "log.jsonl"
 BROUGHT_BACK = 64 * 2**20
 """Bytes of all that one call gives back."""
 
-# What all runs change in RECIPE: a GPU's batches, and a rate that ends at zero. Compiling takes
-# longer than three minutes of a slice there.
+
+class Run(NamedTuple):
+    """A recipe, and what a GPU changes in it."""
+
+    recipe: str
+    changes: tuple[str, ...]
+
+
+# What all runs change: a GPU's loader, and a rate that ends at zero.
 _ON_A_GPU = (
-    f"--data.folders=[{PICTURES}/photos, {PICTURES}/gb82]",
-    "--data.crop=96",
     "--data.workers=8",
-    "--batch=32",
-    "--iterations=4000",
-    "--compile=false",
     "--optimizer.final_learning_rate=0.0",
+    "--accelerator=auto",
     "--checkpoint_every=500",
     "--validation.folders=[]",
+)
+# At high resolution: compiling took longer than three minutes of a slice.
+_HIGH = ("--data.crop=96", "--batch=32", "--iterations=4000", "--compile=false")
+# At low resolution an iteration of a few crops is over before the next kernel has started.
+_LOW = (
+    "--data.crop=192",
+    f"--data.store={PICTURES}.bin",
+    "--batch=64",
+    "--iterations=20000",
+    "--optimizer.warmup=500",
 )
 _BASE = (
     "--model.network.channels=64",
     "--model.network.norm_groups=16",
 )
 _X2 = ("--model.scale=2", "--model.diffusion.residual_scale=0.05")  # there is less to add
-QUEUE: dict[str, tuple[str, ...]] = {
-    "x4_base": _BASE,
-    "x4_small": (),
-    "x2_base": (*_BASE, *_X2),
-    "x2_small": _X2,
+QUEUE = {
+    "x4_low": Run("x4_low.yml", _LOW),
+    "x4_base": Run("x4_small.yml", (*_HIGH, *_BASE)),
+    "x4_small": Run("x4_small.yml", _HIGH),
+    "x2_base": Run("x4_small.yml", (*_HIGH, *_BASE, *_X2)),
+    "x2_small": Run("x4_small.yml", (*_HIGH, *_X2)),
 }
-"""What each run changes beyond that, the most valuable run first."""
+"""The most valuable run first."""
 
 _TOY = (
     "--model.network.channels=8",
@@ -78,6 +91,7 @@ _TOY = (
     "--log_every=1",
     "--accelerator=cpu",
     "--precision=32-true",
+    "--compile=false",
 )
 
 # On an H100 beside another run, for either width: starting the kernels takes the time.
@@ -99,7 +113,7 @@ def show(*, limit: str = "48M") -> None:
         limit: Of each shard, bytes.
     """
     for name in QUEUE:
-        config = _config(_tokens(name))
+        config = _config(name)
         operations = 2 * iteration_macs(config) * config.iterations
         minutes = config.iterations / _ITERATIONS_PER_SECOND / 60
         say(
@@ -107,7 +121,10 @@ def show(*, limit: str = "48M") -> None:
             f"{_ITERATIONS_PER_SECOND} iterations/s {minutes:.0f} minutes, "
             f"{math.ceil(minutes / _SLICE_MINUTES)} slices"
         )
-        say("  " + shlex.join(["bidiffsr", "train", f"recipes/{RECIPE.name}", *_tokens(name)]))
+        say(
+            "  "
+            + shlex.join(["bidiffsr", "train", f"recipes/{_recipe(name).name}", *_tokens(name)])
+        )
     originals = [folder for folder in _originals() if folder.is_dir()]
     for number, files in enumerate(_shards(originals, parse_bytes(limit)) if originals else []):
         size = sum(file.stat().st_size for file in files)
@@ -120,7 +137,7 @@ def stage(out: Path, /, *folders: Path, limit: str = "48M") -> None:
 
     Args:
         out: The folder for them.
-        folders: Of the pictures. Default: those of the recipe.
+        folders: Of the pictures. Default: those of all runs.
         limit: Of each tar file, bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -170,16 +187,16 @@ def train_slice(
         resume: A folder that an earlier slice brought back.
         toy: A network and a run so small that a CPU does it in seconds.
     """
-    tokens = [*_tokens(name), f"--minutes={minutes}"]
+    more = [f"--minutes={minutes}"]
     if toy:
-        tokens += [f"--output=runs/toy_{name}", *_TOY]
+        more += [f"--output=runs/toy_{name}", *_TOY]
     if resume is not None:
-        tokens.append(f"--resume_from={resume / COMPACT_NAME}")
-    folder = _config(tokens).output
+        more.append(f"--resume_from={resume / COMPACT_NAME}")
+    folder = _config(name, *more).output
     if resume is not None and not (folder / STATE_NAME).exists():
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(resume / LOG_NAME, folder)
-    code = train(RECIPE, *tokens)
+    code = train(_recipe(name), *_tokens(name), *more)
     out.mkdir(parents=True, exist_ok=True)
     model = load_packed(folder / MODEL_NAME)
     brought = [out / f"{name}.safetensors", out / LOG_NAME]
@@ -190,19 +207,35 @@ def train_slice(
     return code
 
 
-def _tokens(name: str) -> list[str]:
+def _recipe(name: str) -> Path:
     if name not in QUEUE:
         raise ConfigError(f"{name}: no such run; choose one of {', '.join(QUEUE)}")
-    return [f"--output=runs/{name}", *_ON_A_GPU, *QUEUE[name]]
+    return Path(__file__).with_name(QUEUE[name].recipe)
 
 
-def _config(tokens: Sequence[str]) -> TrainingConfig:
-    values = with_overrides(load_yaml(RECIPE), tokens, str(RECIPE))
-    return parse_config(TrainingConfig, values, str(RECIPE))
+def _tokens(name: str) -> list[str]:
+    there = ", ".join(str(PICTURES / folder.name) for folder in _folders(_recipe(name)))
+    return [
+        f"--output=runs/{name}",
+        f"--data.folders=[{there}]",
+        *_ON_A_GPU,
+        *QUEUE[name].changes,
+    ]
+
+
+def _config(name: str, *more: str) -> TrainingConfig:
+    recipe = _recipe(name)
+    values = with_overrides(load_yaml(recipe), [*_tokens(name), *more], str(recipe))
+    return parse_config(TrainingConfig, values, str(recipe))
+
+
+def _folders(recipe: Path) -> tuple[Path, ...]:
+    return parse_config(TrainingConfig, load_yaml(recipe), str(recipe)).data.folders
 
 
 def _originals() -> tuple[Path, ...]:
-    return parse_config(TrainingConfig, load_yaml(RECIPE), str(RECIPE)).data.folders
+    """The folders of all runs, each once."""
+    return tuple(dict.fromkeys(folder for name in QUEUE for folder in _folders(_recipe(name))))
 
 
 def _shards(folders: Iterable[Path], limit: int) -> list[list[Path]]:

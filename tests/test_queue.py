@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from types import ModuleType
@@ -448,6 +449,7 @@ def test_the_list_says_what_would_run(capsys: pytest.CaptureFixture[str]) -> Non
     assert queue.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith(("  ", "pictures."))] == [
+        "x4_low",
         "x4_base",
         "x4_small",
         "x2_base",
@@ -484,6 +486,20 @@ def test_slices_go_on_from_machine_to_machine(
         log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
         assert [line["iteration"] for line in log] == list(range(1, machine + 2))
         assert compact.read_compact(out / "state")["iteration"] == machine + 1
+
+
+def test_the_low_resolution_form_trains_in_slices(
+    folders: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for shard in stage(folders, tmp_path / "shards"):
+        assert queue.main(["unstage", str(shard)]) == 0
+    shutil.copytree("runs/pictures/photos", "runs/pictures/photos2")
+    assert slice_of("x4_low", "--minutes", "1e-9", "--out", "first") == 0
+    assert Path("runs/pictures.bin").exists()
+    assert slice_of("x4_low", "--minutes", "1e-9", "--out", "out", "--resume", "first") == 0
+    assert load_packed(tmp_path / "out" / "x4_low.safetensors").config.network.patch == 4  # type: ignore[union-attr]
+    assert compact.read_compact(tmp_path / "out" / "state")["iteration"] == 2
 
 
 def test_a_slice_that_was_cut_off_goes_on(

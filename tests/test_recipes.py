@@ -18,7 +18,7 @@ from PIL import Image
 from bidiffsr.config import SamplingConfig, TrainingConfig, parse_config
 from bidiffsr.model_file import open_model_file
 from bidiffsr.terminal import exit_code
-from bidiffsr.training.cost import iteration_macs
+from bidiffsr.training.cost import IterationTime, iteration_macs
 from bidiffsr.upscale import find_model
 from tiny_model import save_tiny_model
 
@@ -37,6 +37,7 @@ def load(name: str) -> ModuleType:
 
 
 study, curve, release = load("study"), load("curve"), load("release")
+speed = load("training_speed")
 
 
 @pytest.fixture
@@ -104,6 +105,48 @@ def test_a_study_trains_what_is_missing_and_tells_of_all(tmp_path: Path, picture
     assert made.table().splitlines()[3].count("| - |") == 2
 
 
+def test_the_low_resolution_study_is_valid_and_its_price_is_time() -> None:
+    made = study.Study(ROOT / "recipes" / "study_low.yml")
+    for name in made.names:
+        values = made.values(name)
+        config = parse_config(TrainingConfig, values | {"iterations": 1}, name)
+        assert config.model.network.patch > 1  # type: ignore[union-attr]
+
+
+def test_runs_may_cost_the_same_time(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_study(
+        tmp_path / "s.yml",
+        pictures,
+        {"base": {"what": "it"}, "half": {"what": "half", "share": 0.5}},
+    )
+    path.write_text(path.read_text() + "minutes: 2\n")
+    times = {"cpu_seconds": 0.25, "seconds": 100.0}
+    monkeypatch.setattr(study, "iteration_time", lambda config: IterationTime(**times))
+    made = study.Study(path)
+    assert made._config("base").iterations == 480
+    assert made._config("half").iterations == 240
+
+
+def test_training_speed_is_told_and_leaves_nothing(
+    tmp_path: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = yaml.safe_load((ROOT / "recipes" / "x4_low.yml").read_text())
+    text["model"]["network"] |= {"channels": 4, "norm_groups": 2}
+    text["data"] = {"folders": [str(pictures)], "crop": 32}
+    text |= {"output": str(tmp_path / "run"), "batch": 1, "compile": False, "precision": "32-true"}
+    (tmp_path / "r.yml").write_text(yaml.safe_dump(text))
+    monkeypatch.setattr(sys, "argv", ["speed", str(tmp_path / "r.yml"), "--batch", "2"])
+    assert speed.main() == 0
+    said = capsys.readouterr().out
+    assert "an iteration of 2 crops of 32x32" in " ".join(said.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_every_run_of_the_shipped_study_is_a_valid_configuration() -> None:
     path = ROOT / "recipes" / "study.yml"
     made = study.Study(path)
@@ -158,8 +201,8 @@ def test_a_release_says_what_it_is_and_how_it_scores(
     card["default"] = "best"
     (tmp_path / "tiny.yml").write_text(yaml.safe_dump(card))
     run = save_tiny_model(tmp_path / "run.safetensors")
-    arguments = ["release", str(tmp_path / "tiny.yml"), str(run), str(pictures)]
-    monkeypatch.setattr(sys, "argv", arguments)
+    arguments = ["release", str(tmp_path / "tiny.yml"), str(pictures)]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--pack", str(run)])
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(
         subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "abc1234\n")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 import bidiffsr
 from bidiffsr.checkpoint import load_model, save_model
@@ -56,7 +57,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def configure(output: Path, pictures: Path, **changes: Any) -> TrainingConfig:
     """A run that uses everything random: dropout, mixed timesteps, crops, start probability."""
-    network = tiny_network_config(channels=8, norm_groups=4, timesteps=8, dropout=0.2)
+    network: Any = tiny_network_config(channels=8, norm_groups=4, timesteps=8, dropout=0.2)
+    network = changes.pop("network", network)
     values: dict[str, Any] = {
         "output": output,
         "model": {
@@ -610,3 +612,113 @@ def test_crops_that_cannot_be_are_refused(pictures: Path, tmp_path: Path) -> Non
         crops_of(pictures, crop=64)[0]
     with pytest.raises(BidiffsrError, match="nowhere"):
         crops_of(tmp_path / "nowhere")
+
+
+# The store of decoded pictures.
+
+
+def test_a_store_gives_the_same_samples_and_is_made_once(pictures: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store" / "pictures.bin"
+    store.parent.mkdir()
+    expected = digest(crops_of(pictures)[index] for index in range(24))
+    crops = crops_of(pictures, store=store)
+    made = store.stat()
+    assert [file.name for file in store.parent.iterdir()] == [store.name]
+    assert digest(crops[index] for index in range(24)) == expected
+    assert digest(crops_of(pictures, store=store)[index] for index in range(24)) == expected
+    assert store.stat().st_ino == made.st_ino
+    workers = DataLoader(
+        crops, batch_size=None, num_workers=1, multiprocessing_context="forkserver"
+    )
+    assert digest(sample for sample, _ in zip(workers, range(24), strict=False)) == expected
+
+
+def test_a_store_of_other_pictures_or_damaged_is_made_anew(pictures: Path, tmp_path: Path) -> None:
+    store = tmp_path / "pictures.bin"
+    crops_of(pictures, store=store)
+    whole = store.read_bytes()
+    other = crops_of(pictures, store=store, exclude=["0.png"])
+    assert store.read_bytes() != whole
+    assert digest([other[3]]) == digest([crops_of(pictures, exclude=["0.png"])[3]])
+    begin = whole.index(b"\n")
+    for damaged in (
+        b"",
+        whole[:-1],
+        whole + b"0",
+        b"{}\n",
+        b"[1]\n",
+        whole[:begin],
+        b"\xff" + whole,
+    ):
+        store.write_bytes(damaged)
+        crops_of(pictures, store=store)
+        assert store.read_bytes() == whole
+
+
+def test_a_store_that_cannot_be_is_one_line(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nowhere"):
+        crops_of(pictures, store=tmp_path / "nowhere" / "pictures.bin")
+    with pytest.raises(ConfigError, match="store"):
+        crops_of(pictures, store=tmp_path)
+    crops = crops_of(pictures, store=tmp_path / "pictures.bin")
+    small = crops_of(pictures, store=tmp_path / "pictures.bin", crop=64)
+    assert crops[0][0].shape[-1] == CROP
+    with pytest.raises(ConfigError, match=r"\.png.*smaller"):
+        small[0]
+
+
+# The low-resolution form.
+
+
+LOW = {
+    "patch": 4,
+    "channels": 4,
+    "multipliers": [1, 2],
+    "blocks_per_level": 1,
+    "norm_groups": 2,
+    "timesteps": 8,
+    "time_groups": 2,
+    "full_precision_up_levels": 0,
+    "stem_condition": "mean",
+    "middle_attention": False,
+}
+
+
+def test_the_low_resolution_form_trains_goes_on_packs_and_upscales(
+    pictures: Path, tmp_path: Path
+) -> None:
+    whole = configure(tmp_path / "whole", pictures, network=LOW)
+    stopped = configure(tmp_path / "stopped", pictures, network=LOW)
+    run(whole)
+    run(stopped, 3)
+    run(stopped)
+    assert_as_if_uninterrupted(tmp_path / "stopped", tmp_path / "whole")
+    trained = tmp_path / "whole" / "model.safetensors"
+    packed = tmp_path / "packed.safetensors"
+    network, config = load_model(trained)
+    save_model(packed, network, config, packed=True)
+    assert packed.stat().st_size < trained.stat().st_size
+    small = np.random.default_rng(0).integers(0, 256, (13, 9, 3), dtype=np.uint8)
+    results = [
+        bidiffsr.Upscaler.from_pretrained(path, backend="torch", device="cpu")(small)
+        for path in (trained, packed)
+    ]
+    assert results[0].shape == (13 * SCALE, 9 * SCALE, 3)
+    assert np.abs(results[0].astype(int) - results[1]).max() <= 1
+    with torch.no_grad():
+        network.tail.bias += 0.2  # type: ignore[operator]
+    save_model(packed, network, config, packed=True)
+    moved = bidiffsr.Upscaler.from_pretrained(packed, backend="torch", device="cpu")(small)
+    assert not np.array_equal(moved, results[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compiled_training_learns_what_plain_training_learns(
+    pictures: Path, tmp_path: Path
+) -> None:
+    losses = []
+    for compiled in (False, True):
+        folder = tmp_path / str(compiled)
+        run(configure(folder, pictures, network=LOW, compile=compiled))
+        losses.append([record["loss"] for record in records(folder) if "loss" in record])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)

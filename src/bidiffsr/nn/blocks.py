@@ -39,11 +39,15 @@ class TimeEmbedding(nn.Module):
 
 
 class ChannelAffine(nn.Module):
-    """A learned scale and shift for each channel: what group norm has without its statistics."""
+    """A learned scale and shift for each channel: what group norm has without its statistics.
+
+    The scale begins small, since nothing else keeps features from growing block by block: each adds
+    to its input what it makes of the scaled input, which it holds as a shortcut too.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
+        self.weight = nn.Parameter(torch.full((channels,), 0.25))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,17 +1,26 @@
-"""What a training run costs, in multiply-accumulates."""
+"""What a training run costs: multiply-accumulates, counted, and seconds, measured."""
 
 from __future__ import annotations
+
+import tempfile
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from bidiffsr.checkpoint import load_model
-from bidiffsr.config import TrainingConfig
+from bidiffsr.config import TrainingConfig, ValidationConfig
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count
+from bidiffsr.training.trainer import train
 
 # A backward pass computes two gradients for each product of the forward pass.
 _PASSES = 3
+# Iterations before the first that is timed: they compile and fill caches.
+_WARM_UP = 4
 
 
 def iteration_macs(config: TrainingConfig) -> int:
@@ -25,6 +34,38 @@ def iteration_macs(config: TrainingConfig) -> int:
     if config.teacher is not None:
         each += _forward_macs(load_model(config.teacher)[0], config.data.crop)
     return each * config.batch
+
+
+@dataclass(frozen=True)
+class IterationTime:
+    """Of one iteration, on average."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of all threads together."""
+
+
+def iteration_time(config: TrainingConfig, iterations: int = 12) -> IterationTime:
+    """Time a few iterations of a run from its beginning; its folder is not touched.
+
+    Args:
+        config: the run, which is neither validated nor resumed.
+        iterations: how many are timed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        changes = {
+            "output": Path(folder),
+            "iterations": _WARM_UP + iterations + 1,  # the last one writes files
+            "validation": ValidationConfig(),
+            "checkpoint_every": 2**31,
+            "log_every": 2**31,
+            "resume_from": None,
+            "minutes": None,
+        }
+        with closing(train(config.model_copy(update=changes))) as progress:
+            times = [(time.perf_counter(), time.process_time()) for _ in progress]
+    first, last = times[_WARM_UP - 1], times[-2]
+    return IterationTime((last[0] - first[0]) / iterations, (last[1] - first[1]) / iterations)
 
 
 def _forward_macs(network: nn.Module, side: int) -> int:

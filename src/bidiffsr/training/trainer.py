@@ -140,8 +140,7 @@ class _Run:
         self.diffusion = Diffusion(config.model.diffusion)
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
-        # Channels of a pixel side by side is what CPUs and tensor cores convolve fastest.
-        self.network = build_network(config.model.network).to(memory_format=torch.channels_last)
+        self.network = build_network(config.model.network).to(memory_format=_LAYOUT)
         if config.initialize_from is not None and not self._state_path.exists():
             self._initialize(config.initialize_from)
         # The first answer is then the variable's mean, 0, and not noise to be unlearned.
@@ -268,7 +267,7 @@ class _Run:
                 f"{path}: was trained for another diffusion or scale than model; a teacher must "
                 "predict the same thing"
             )
-        return self.fabric.to_device(teacher.requires_grad_(False))
+        return self.fabric.to_device(teacher.to(memory_format=_LAYOUT).requires_grad_(False))
 
     def _binarize_weights(self, binary: bool) -> None:
         for layer, binarizer in self._weight_binarizers:
@@ -337,6 +336,9 @@ class _Run:
         free["data"] = {"workers", "cache", "store"}
         return self.config.model_dump_json(exclude=free)
 
+
+# The channels of a pixel side by side: what CPUs and tensor cores convolve fastest.
+_LAYOUT = torch.channels_last
 
 _LOSSES = {"l1": nn.functional.l1_loss, "l2": nn.functional.mse_loss}
 
