@@ -128,7 +128,8 @@ def test_a_patch_is_the_published_network_on_pictures_cut_by_hand(changes: dict[
     config = tiny_network_config(**LOW | changes)
     network = scramble(BiDiffSRUNet(config)).eval()
     published = BiDiffSRUNet(config.model_copy(update={"patch": 1})).eval()
-    published.stem, published.tail = network.stem, network.tail
+    for part in ("stem", "tail"):
+        published.set_submodule(part, network.get_submodule(part))
     own = {name: value for name, value in network.state_dict().items() if "stem" not in name}
     published.load_state_dict(own, strict=False)
     patch, size = config.patch, config.size_multiple
@@ -152,7 +153,7 @@ def test_a_patch_is_the_published_network_on_pictures_cut_by_hand(changes: dict[
 def test_a_stem_that_sees_means_sees_each_patchs_mean_alone() -> None:
     config = tiny_network_config(**LOW, stem_condition="mean")
     network = scramble(BiDiffSRUNet(config)).eval()
-    assert network.stem.weight.shape[1] == config.stem_channels == 3 + 3 * 4
+    assert network.get_parameter("stem.weight").shape[1] == config.stem_channels == 3 + 3 * 4
     x, cond, timestep = torch.randn(1, 3, 8, 12), torch.rand(1, 3, 8, 12), torch.tensor([7])
     means = cond.unflatten(3, (6, 2)).unflatten(2, (4, 2)).mean((3, 5))
     flat = means.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
@@ -194,7 +195,8 @@ def test_attention_is_the_softmax_written_out(size: tuple[int, int]) -> None:
     x = torch.randn(2, 8, *size, generator=generator)
     with torch.no_grad():
         found = attention(x).numpy()
-        normed = F.group_norm(x, 4, attention.norm.weight, attention.norm.bias).double().numpy()
+        weight, bias = (attention.get_parameter(f"norm.{part}") for part in ("weight", "bias"))
+        normed = F.group_norm(x, 4, weight, bias).double().numpy()
     project = attention.qkv.weight.detach().double().numpy()[:, :, 0, 0]
     out = attention.out.weight.detach().double().numpy()[:, :, 0, 0]
     bias = attention.out.bias.detach().double().numpy()  # type: ignore[union-attr]

@@ -140,7 +140,7 @@ class _Run:
         self.diffusion = Diffusion(config.model.diffusion)
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
-        self.network = build_network(config.model.network).to(memory_format=_LAYOUT)
+        self.network = _laid_out(build_network(config.model.network))
         if config.initialize_from is not None and not self._state_path.exists():
             self._initialize(config.initialize_from)
         # The first answer is then the variable's mean, 0, and not noise to be unlearned.
@@ -267,7 +267,7 @@ class _Run:
                 f"{path}: was trained for another diffusion or scale than model; a teacher must "
                 "predict the same thing"
             )
-        return self.fabric.to_device(teacher.to(memory_format=_LAYOUT).requires_grad_(False))
+        return self.fabric.to_device(_laid_out(teacher).requires_grad_(False))
 
     def _binarize_weights(self, binary: bool) -> None:
         for layer, binarizer in self._weight_binarizers:
@@ -337,8 +337,10 @@ class _Run:
         return self.config.model_dump_json(exclude=free)
 
 
-# The channels of a pixel side by side: what CPUs and tensor cores convolve fastest.
-_LAYOUT = torch.channels_last
+def _laid_out(network: nn.Module) -> nn.Module:
+    """With the channels of a pixel side by side: what CPUs and tensor cores convolve fastest."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
 
 _LOSSES = {"l1": nn.functional.l1_loss, "l2": nn.functional.mse_loss}
 
