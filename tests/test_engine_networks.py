@@ -121,6 +121,8 @@ def test_ddim_gives_the_published_latents(
 
 # Random networks of every kind beside PyTorch in float64.
 
+# The straight body, which has no levels.
+LOW: dict[str, Any] = {"multipliers": (1,), "fusion": "add", "full_precision_up_levels": 0}
 NETWORKS: dict[str, dict[str, Any]] = {
     "one level": {"multipliers": (1,), "full_precision_up_levels": 0},
     "one level up in full precision": {"multipliers": (1,), "time_groups": 1},
@@ -156,6 +158,30 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "nothing time-aware": {
         "timestep_aware_redistribution": False,
         "timestep_aware_activation": False,
+    },
+    "patches of 2": {"patch": 2},
+    "patches of 3": {"patch": 3, "fusion": "split", "channels": 6, "norm_groups": 3},
+    "patches of 4, straight": LOW | {"patch": 4},
+    "patches of 8": {"patch": 8, "attention_levels": (0,)},
+    "means of patches": {"patch": 4, "stem_condition": "mean"},
+    "means of patches of 3, straight": LOW | {"patch": 3, "stem_condition": "mean"},
+    "means of single pixels": {"stem_condition": "mean"},
+    "affine": {"normalization": "affine"},
+    "affine in full precision": {
+        "normalization": "affine",
+        "method": "full-precision",
+        "attention_levels": (0,),
+        "patch": 2,
+    },
+    "no attention in the middle": {"middle_attention": False},
+    "gains": {"weight_gain": True, "fusion": "concat", "full_precision_up_levels": 0},
+    "all of the low-resolution form": LOW
+    | {
+        "patch": 4,
+        "stem_condition": "mean",
+        "normalization": "affine",
+        "middle_attention": False,
+        "weight_gain": True,
     },
 }
 # In units of what a network's size must be a multiple of; the first is the least there is.
