@@ -77,8 +77,12 @@ std::vector<Example> examples() {
   add("patches in full precision", [](NetworkConfig& c) {
     c.binarized = false;
     c.patch = 2;
+    c.attention_levels = {0};
+  });
+  add("affine in full precision", [](NetworkConfig& c) {
+    c.binarized = false;
     c.norm_groups = 0;
-    c.attention_levels = {0, 1};
+    c.middle_attention = false;  // which large features make a choice of one
   });
   add("straight body", [](NetworkConfig& c) {
     c.patch = 4;
