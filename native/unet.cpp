@@ -55,8 +55,9 @@ struct Patches {
     for (int x = 0; x < width; ++x) std::fill_n(to + x * stride, kColours, 0.0f);
     lines(y, [&](int channel, std::ptrdiff_t at) {
       const float* from = picture + at;
-      for (int x = 0; x < width; ++x)
-        for (int i = 0; i < side; ++i) to[x * stride + channel / area] += *from++;
+      float* sum = to + channel / area;
+      for (int x = 0; x < width; ++x, sum += stride)
+        for (int i = 0; i < side; ++i) *sum += *from++;
     });
     for (int x = 0; x < width; ++x)
       for (int c = 0; c < kColours; ++c) to[x * stride + c] /= static_cast<float>(area);
