@@ -91,7 +91,7 @@ void Attention::operator()(Pass& pass, Features& features, Skip* skip) const {
 
 void Attention::project(Pass& pass, const Features& features, const Projections& all) const {
   const Tensor& x = features.x;
-  const GroupNorm::Affine norm = norm_.fold(features);
+  const Norm::Affine norm = norm_.fold(features);
   Room room;
   const std::size_t normal = room.add(sizeof(float) * Projections::size(x.width, x.stride));
   const std::size_t projected = room.add(sizeof(float) * Projections::size(x.width, qkv_.n()));

@@ -41,15 +41,20 @@ void convolve(Pass& pass, const Conv& conv, const Source& source, Features& feat
 
 }  // namespace
 
-GroupNorm::GroupNorm(const Loading& from, const std::string& name, int channels)
+Norm::Norm(const Loading& from, const std::string& name, int channels)
     : channels_(channels),
       gamma_(copy(from.tensors.floats(name + ".weight", {channels}), channels)),
       beta_(copy(from.tensors.floats(name + ".bias", {channels}), channels)) {}
 
-GroupNorm::Affine GroupNorm::fold(const Features& features) const {
-  const int groups = features.sums.groups(), size = channels_ / groups;
+Norm::Affine Norm::fold(const Features& features) const {
   const auto width = static_cast<std::size_t>(padded(channels_));
   Affine affine{Aligned<float>(width, 0.0f), Aligned<float>(width, 0.0f)};
+  if (!features.sums.wanted()) {
+    std::copy(gamma_.begin(), gamma_.end(), affine.scale.begin());
+    std::copy(beta_.begin(), beta_.end(), affine.shift.begin());
+    return affine;
+  }
+  const int groups = features.sums.groups(), size = channels_ / groups;
   const double count =
       static_cast<double>(features.x.height) * features.x.width * static_cast<double>(size);
   for (int g = 0; g < groups; ++g) {
@@ -114,10 +119,8 @@ ResidualBlock::ResidualBlock(const Loading& from, const std::string& name, int c
     : channels_(channels),
       norm1_(from, name + ".norm1", channels),
       norm2_(from, name + ".norm2", channels),
-      conv1_(load_conv(from.kernel, from.tensors, name + ".conv1", channels, channels, 3, 1, binary,
-                       from.config.identity_shortcut, from.fast)),
-      conv2_(load_conv(from.kernel, from.tensors, name + ".conv2", channels, channels, 3, 1, binary,
-                       from.config.identity_shortcut, from.fast)),
+      conv1_(load_conv(from, name + ".conv1", channels, channels, 3, 1, binary)),
+      conv2_(load_conv(from, name + ".conv2", channels, channels, 3, 1, binary)),
       time_(from, name + ".time", from.config.channels, channels) {
   if (attention) attention_.emplace(from, name + ".attention", channels);
 }
@@ -127,7 +130,7 @@ FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vect
   const int height = x->x.height, width = x->x.width, groups = x->sums.groups();
   const bool rounded = x->x.rounded(), stays = rounded && !before_signs && !attention_;
   const FeaturesPtr h = make(pass, height, width, channels_, groups, rounded);
-  const GroupNorm::Affine first = norm1_.fold(*x);
+  const Norm::Affine first = norm1_.fold(*x);
   const std::vector<float> shift = time_(time);
   Aligned<float> bias(conv1_->bias(pass.group), conv1_->bias(pass.group) + padded(channels_));
   for (std::size_t c = 0; c < shift.size(); ++c) bias[c] += shift[c];
@@ -137,7 +140,7 @@ FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vect
   const FeaturesPtr result = x.use_count() == 1 && stays == rounded
                                  ? x
                                  : make(pass, height, width, channels_, groups, stays);
-  const GroupNorm::Affine second = norm2_.fold(*h);
+  const Norm::Affine second = norm2_.fold(*h);
   convolve(pass, *conv2_, {&h->x, 0, second.scale.data(), second.shift.data()}, *result,
            attention_ ? nullptr : skip, conv2_->bias(pass.group), &x->x);
   if (attention_) (*attention_)(pass, *result, skip);
@@ -146,15 +149,12 @@ FeaturesPtr ResidualBlock::operator()(Pass& pass, FeaturesPtr x, const std::vect
 
 Down::Down(const Loading& from, const std::string& name, int in, int out)
     : out_(out), groups_(from.config.norm_groups) {
-  const bool shortcut = from.config.identity_shortcut, binary = from.config.binarized;
+  const bool binary = from.config.binarized;
   if (from.config.consistent_resampling) {
-    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", in / 2, in / 2, 3, 1, binary,
-                       shortcut, from.fast);
-    conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", in / 2, in / 2, 3, 1, binary,
-                       shortcut, from.fast);
+    conv1_ = load_conv(from, name + ".conv1", in / 2, in / 2, 3, 1, binary);
+    conv2_ = load_conv(from, name + ".conv2", in / 2, in / 2, 3, 1, binary);
   } else {
-    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", in, out, 3, 2, binary, shortcut,
-                       from.fast);
+    conv1_ = load_conv(from, name + ".conv", in, out, 3, 2, binary);
   }
 }
 
@@ -190,15 +190,12 @@ FeaturesPtr Down::operator()(Pass& pass, const FeaturesPtr& x, Skip* skip) const
 
 Up::Up(const Loading& from, const std::string& name, int in, int out)
     : out_(out), groups_(from.config.norm_groups) {
-  const bool shortcut = from.config.identity_shortcut, binary = from.config.binarized;
+  const bool binary = from.config.binarized;
   if (from.config.consistent_resampling) {
-    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", in, in, 3, 1, binary, shortcut,
-                       from.fast);
-    conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", in, in, 3, 1, binary, shortcut,
-                       from.fast);
+    conv1_ = load_conv(from, name + ".conv1", in, in, 3, 1, binary);
+    conv2_ = load_conv(from, name + ".conv2", in, in, 3, 1, binary);
   } else {
-    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", in, out, 3, 1, binary, shortcut,
-                       from.fast);
+    conv1_ = load_conv(from, name + ".conv", in, out, 3, 1, binary);
   }
 }
 
@@ -243,16 +240,12 @@ Fuse::Fuse(const Loading& from, const std::string& name, int channels, bool bina
     merge(from, name);
     return;
   }
-  const bool shortcut = from.config.identity_shortcut;
   if (kind_ == Fusion::kConcat) {
-    conv1_ = load_conv(from.kernel, from.tensors, name + ".conv", 2 * channels, channels, 1, 1,
-                       true, shortcut, false);
+    conv1_ = load_conv(from, name + ".conv", 2 * channels, channels, 1, 1, true);
     return;
   }
-  conv1_ = load_conv(from.kernel, from.tensors, name + ".conv1", channels, channels, 1, 1, true,
-                     shortcut, false);
-  conv2_ = load_conv(from.kernel, from.tensors, name + ".conv2", channels, channels, 1, 1, true,
-                     shortcut, false);
+  conv1_ = load_conv(from, name + ".conv1", channels, channels, 1, 1, true);
+  conv2_ = load_conv(from, name + ".conv2", channels, channels, 1, 1, true);
 }
 
 void Fuse::merge(const Loading& from, const std::string& name) {

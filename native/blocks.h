@@ -12,15 +12,6 @@
 
 namespace bidiffsr {
 
-// What the loader of a block has to know.
-struct Loading {
-  const NetworkConfig& config;
-  const Tensors& tensors;
-  const Kernel& kernel;
-  bool fast;
-  bool bfloat16() const { return fast && kernel.bfloat16; }
-};
-
 // Features with the sums that a following normalization needs.
 struct Features {
   Features(Pass& pass, int height, int width, int channels, int groups, bool rounded = false)
@@ -37,9 +28,10 @@ struct Skip {
   Block<std::uint16_t> rounded;
 };
 
-class GroupNorm {
+// Group norm, or a scale and a shift a channel.
+class Norm {
  public:
-  GroupNorm(const Loading& from, const std::string& name, int channels);
+  Norm(const Loading& from, const std::string& name, int channels);
   // y = scale x + shift per channel.
   struct Affine {
     Aligned<float> scale, shift;
@@ -87,7 +79,7 @@ class Attention {
   void attend(Pass& pass, Features& features, const Projections& all) const;
 
   int channels_;
-  GroupNorm norm_;
+  Norm norm_;
   Panels qkv_, out_;
   Aligned<float> bias_;
 };
@@ -103,7 +95,7 @@ class ResidualBlock {
 
  private:
   int channels_;
-  GroupNorm norm1_, norm2_;
+  Norm norm1_, norm2_;
   std::unique_ptr<Conv> conv1_, conv2_;
   Linear time_;
   std::optional<Attention> attention_;

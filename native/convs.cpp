@@ -82,10 +82,11 @@ PerGroup load_groups(const Tensors& tensors, const std::string& name, int channe
 // TaR → sign ⊛ alpha · sign(w) → TaA → + identity (paper, eq. 5 to 9).
 class BinaryConv final : public Conv {
  public:
-  BinaryConv(const Kernel& target, const Tensors& tensors, const std::string& name, int in_,
-             int out_, int kernel_, int stride_, bool identity_shortcut) {
+  BinaryConv(const Loading& from, const std::string& name, int in_, int out_, int kernel_,
+             int stride_) {
     in = in_, out = out_, kernel = kernel_, stride = stride_, binary = true;
-    shortcut = identity_shortcut && in == out && stride == 1;
+    shortcut = from.config.identity_shortcut && in == out && stride == 1;
+    const Tensors& tensors = from.tensors;
     words = (in + 63) / 64;
     // Few channels leave most of a word empty: their taps are laid side by side.
     if (kernel == 3 && in % 8 == 0 && in < 64) window_words = (9 * in + 63) / 64;
@@ -93,6 +94,10 @@ class BinaryConv final : public Conv {
     const int columns = in * kernel * kernel;
     const std::uint8_t* signs = tensors.bytes(weight + ".signs", {out, (columns + 7) / 8});
     scale = pad_channels(tensors.floats(weight + ".scale", {out}), out, 1, 0.0f);
+    if (from.config.weight_gain) {
+      const float* gain = tensors.floats(name + ".gain", {out});
+      for (int o = 0; o < out; ++o) scale[static_cast<std::size_t>(o)] *= gain[o];
+    }
     // sign(x + b) is +1 where x >= -b; nothing reaches NaN, not even what lies in the padding.
     threshold = load_groups(tensors, name + ".shift.bias", in,
                             std::numeric_limits<float>::quiet_NaN(), -1.0f);
@@ -100,7 +105,7 @@ class BinaryConv final : public Conv {
     slope = load_groups(tensors, name + ".activation.slope", out, 0.0f);
     bias_out = load_groups(tensors, name + ".activation.bias_out", out, 0.0f);
     load_zeros(tensors, weight);
-    pack(target, signs, columns);
+    pack(from.kernel, signs, columns);
   }
 
   const float* bias(int group) const override { return bias_out.of(group); }
@@ -323,12 +328,12 @@ struct Winograd {
 // fewer products; others as one product of gathered rows.
 class PlainConv final : public Conv {
  public:
-  PlainConv(const Kernel& target, const Tensors& tensors, const std::string& name, int in_,
-            int out_, int kernel_, int stride_, bool fast)
-      : bfloat16(fast && target.bfloat16), tile(Winograd::chosen(target, fast)) {
+  PlainConv(const Loading& from, const std::string& name, int in_, int out_, int kernel_,
+            int stride_)
+      : bfloat16(from.bfloat16()), tile(Winograd::chosen(from.kernel, from.fast)) {
     in = in_, out = out_, kernel = kernel_, stride = stride_;
-    const float* weight = tensors.floats(name + ".conv.weight", {out, in, kernel, kernel});
-    offset = pad_channels(tensors.floats(name + ".conv.bias", {out}), out, 1, 0.0f);
+    const float* weight = from.tensors.floats(name + ".weight", {out, in, kernel, kernel});
+    offset = pad_channels(from.tensors.floats(name + ".bias", {out}), out, 1, 0.0f);
     const int taps = kernel * kernel;
     if (winograd()) {
       for (int i = 0; i < tile.inputs; ++i)
@@ -509,13 +514,15 @@ std::unique_ptr<ConvRows> PlainConv::open(const Pass& pass, int width, int heigh
 
 }  // namespace
 
-std::unique_ptr<Conv> load_conv(const Kernel& target, const Tensors& tensors,
-                                const std::string& name, int in, int out, int kernel, int stride,
-                                bool binary, bool identity_shortcut, bool fast) {
-  if (binary)
-    return std::make_unique<BinaryConv>(target, tensors, name, in, out, kernel, stride,
-                                        identity_shortcut);
-  return std::make_unique<PlainConv>(target, tensors, name, in, out, kernel, stride, fast);
+std::unique_ptr<Conv> load_conv(const Loading& from, const std::string& name, int in, int out,
+                                int kernel, int stride, bool binary) {
+  if (binary) return std::make_unique<BinaryConv>(from, name, in, out, kernel, stride);
+  return load_plain_conv(from, name + ".conv", in, out, kernel, stride);
+}
+
+std::unique_ptr<Conv> load_plain_conv(const Loading& from, const std::string& name, int in, int out,
+                                      int kernel, int stride) {
+  return std::make_unique<PlainConv>(from, name, in, out, kernel, stride);
 }
 
 std::vector<std::int32_t> accumulators(const Conv& conv, const Pass& pass, const float* x,

@@ -81,11 +81,21 @@ class Conv {
                                          std::ptrdiff_t pixel_stride, std::byte* scratch) const = 0;
 };
 
-// Reads the block called `name` for passes of the kernel `target`: binarized where its weight was
-// stored as bits. `fast`: a plain one in bfloat16, if the kernel has it, or else by larger tiles.
-std::unique_ptr<Conv> load_conv(const Kernel& target, const Tensors& tensors,
-                                const std::string& name, int in, int out, int kernel, int stride,
-                                bool binary, bool identity_shortcut, bool fast);
+// What the loader of a part has to know.
+struct Loading {
+  const NetworkConfig& config;
+  const Tensors& tensors;
+  const Kernel& kernel;  // for whose passes it loads
+  bool fast;             // plain convolutions in bfloat16, if the kernel has it, or by larger tiles
+  bool bfloat16() const { return fast && kernel.bfloat16; }
+};
+
+// Reads the block called `name`.
+std::unique_ptr<Conv> load_conv(const Loading& from, const std::string& name, int in, int out,
+                                int kernel, int stride, bool binary);
+// Reads a plain convolution whose weight and bias have this name before theirs.
+std::unique_ptr<Conv> load_plain_conv(const Loading& from, const std::string& name, int in, int out,
+                                      int kernel, int stride);
 
 // Integer accumulators of a binarized convolution, [height][width][padded(out)], for tests.
 std::vector<std::int32_t> accumulators(const Conv& conv, const Pass& pass, const float* x,

@@ -18,10 +18,10 @@ std::size_t Engine::scratch_bytes(int height, int width) {
                                 ": both must be positive multiples of " + std::to_string(multiple));
   // Lengths of rows are counted in int.
   const NetworkConfig& config = unet_.config();
-  std::int64_t widest = 0;
+  std::int64_t widest = config.stem_channels();
   for (int level = 0; level < config.levels(); ++level)
     widest = std::max<std::int64_t>(widest, padded(config.width(level)));
-  if (18 * widest * (width + std::int64_t{64}) > std::numeric_limits<int>::max())
+  if (18 * widest * (width / config.patch + std::int64_t{64}) > std::numeric_limits<int>::max())
     throw std::invalid_argument("width " + std::to_string(width) +
                                 ": too large for one call; cut the picture into tiles");
   Arena plan;

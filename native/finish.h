@@ -19,7 +19,7 @@ inline RowsOut rows_of(const Tensor& tensor, int y, const float* bias) {
   return out;
 }
 
-// Sums for a normalization, a copy for a skip.
+// Sums for a normalization that wants them, a copy for a skip.
 class Finish {
  public:
   Finish(Pass& pass, Features& features, Room& room, Skip* skip)
@@ -29,14 +29,15 @@ class Finish {
   // Rows that `conv` writes right into the features, which may sum them up as it goes.
   RowsOut begin(const Conv& conv, int y, int worker, const float* bias) const {
     RowsOut out = rows_of(features_.x, y, bias);
-    if (!conv.sums()) return out;
+    if (!conv.sums() || !features_.sums.wanted()) return out;
     out.sums = room_.floats(worker, sums_);
     std::fill_n(out.sums, 2 * width(), 0.0f);
     return out;
   }
   void end(const Conv& conv, int y, int rows, int worker) const {
     if (conv.sums()) {
-      features_.sums.add(features_.x, y, rows, room_.floats(worker, sums_));
+      if (features_.sums.wanted())
+        features_.sums.add(features_.x, y, rows, room_.floats(worker, sums_));
       round(y, rows);
     } else {
       whole(y, rows, worker);
@@ -48,6 +49,7 @@ class Finish {
     round(y, rows);
   }
   void sums(int y, const float* row, int worker) const {
+    if (!features_.sums.wanted()) return;
     features_.sums.add(pass_.kernel, features_.x, y, row, room_.floats(worker, sums_));
   }
 

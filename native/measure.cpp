@@ -81,8 +81,8 @@ double measure_binary_conv(const std::string& name, int threads, int channels, i
   ThreadPool pool(threads);
   Arena arena;
   const Pass pass(choose_kernel(name), pool, arena);
-  const std::unique_ptr<Conv> conv =
-      load_conv(pass.kernel, tensors, "c", channels, channels, 3, 1, true, true, false);
+  const std::unique_ptr<Conv> conv = load_conv({NetworkConfig(), tensors, pass.kernel, false}, "c",
+                                               channels, channels, 3, 1, true);
   const auto stride = static_cast<std::size_t>(padded(channels));
   return best_rate(pool, [&](int) {
     const Aligned<float> input(stride * static_cast<std::size_t>(width + 1), 0.5f);

@@ -98,7 +98,7 @@ struct Tensor {
 };
 
 // Sums over each row and group of channels, from which group norm takes mean and variance. Rows are
-// added up in order, so that threads do not change the result.
+// added up in order, so that threads do not change the result. Without groups nobody wants them.
 class Statistics {
  public:
   Statistics(int height, int groups)
@@ -114,6 +114,7 @@ class Statistics {
   };
   Moments total(int group) const;
   int groups() const { return groups_; }
+  bool wanted() const { return groups_ > 0; }
 
  private:
   int groups_;

@@ -121,10 +121,11 @@ struct Branch {
 
 // Runs `branches`, which all have the same size and stride, over the picture. place(branch, y,
 // worker) says where output row y and those after it go; done(y, rows, worker) follows when all
-// branches have made them. `room` may hold parts already and is allocated here.
+// branches have made them. `room` may hold parts already and is allocated here. `kind` is what the
+// profile calls it, if not by its convolutions.
 template <class Place, class Done>
 void sweep(Pass& pass, const std::vector<Branch>& branches, Room& room, const Place& place,
-           const Done& done) {
+           const Done& done, const char* kind = nullptr) {
   const Conv& like = *branches[0].conv;
   const int width = branches[0].source.width(), height = branches[0].source.height();
   const int height_out = height / like.stride, halo = like.kernel / 2;
@@ -139,7 +140,8 @@ void sweep(Pass& pass, const std::vector<Branch>& branches, Room& room, const Pl
                      room.add(branch.conv->scratch(width))});
   }
   room.allocate(pass);
-  const Layer layer{like.binary ? "binary 3x3" : "float 3x3", like.in, height, width};
+  if (!kind) kind = like.binary ? "binary 3x3" : "float 3x3";
+  const Layer layer{kind, like.in, height, width};
   pass.bands(layer, macs, height_out, [&](int first, int last, int worker) {
     std::vector<SourceRows> sources;
     std::vector<std::unique_ptr<ConvRows>> convs;

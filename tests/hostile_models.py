@@ -416,6 +416,18 @@ def _configs(good: bytes) -> Iterator[tuple[str, bytes]]:
         "another resampling": {"resampling": "strided"},
         "full precision": {"method": "full-precision"},
         "one threshold": {"timestep_aware_redistribution": False},
+        "patches": {"patch": 2},
+        "the largest patches": {"patch": 8},
+        "larger patches than may be": {"patch": 9},
+        "patches beyond reason": {"patch": 2**70},
+        "patches of nothing": {"patch": 0},
+        "negative patches": {"patch": -2},
+        "halves of pixels": {"patch": 1.5},
+        "means of patches": {"patch": 2, "stem_condition": "mean"},
+        "another condition": {"stem_condition": "median"},
+        "another normalization": {"normalization": "batch"},
+        "no attention": {"middle_attention": False},
+        "gains": {"weight_gain": True},
     }
     values = json.loads(text)
     for what, change in hostile.items():

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -30,11 +31,12 @@ def shipped() -> Iterator[Path]:
 # Memory.
 
 
-def test_memory_grows_with_the_picture(tmp_path: Path) -> None:
-    config = network_config(attention_levels=(1,), channels=6, norm_groups=3)
+@pytest.mark.parametrize("changes", [{"attention_levels": (1,)}, {"patch": 4}])
+def test_memory_grows_with_the_picture(changes: dict[str, Any], tmp_path: Path) -> None:
+    config = network_config(channels=6, norm_groups=3, **changes)
     model = save_packed(tmp_path / "model.safetensors", random_network(config))
     engine = load_engine(model, KERNELS[0])
-    sizes = [(2, 2), (32, 32), (32, 64), (256, 256), (4096, 8192)]
+    sizes = [(8, 8), (32, 32), (32, 64), (256, 256), (4096, 8192)]
     needs = [engine.memory(*size) for size in sizes]
     assert needs[0] > 0
     assert needs == sorted(needs)
@@ -109,20 +111,24 @@ PEAK = """
         return 1024 * int(next(line.split()[1] for line in lines if line.startswith(key)))
 
     engine = Engine(sys.argv[1], sys.argv[2], 1)
-    x = np.full((1, 3, 256, 256), 0.5, np.float32)
+    side = int(sys.argv[3])
+    x = np.full((1, 3, side, side), 0.5, np.float32)
     engine.predict(x[..., :8, :8], x[..., :8, :8], np.array([0]))  # code is loaded as it runs
     Path("/proc/self/clear_refs").write_text("5")  # the peak is now what it is
     before = status("VmRSS")
     engine.predict(x, x, np.array([0]))
-    print(status("VmHWM") - before, engine.memory(256, 256))
+    print(status("VmHWM") - before, engine.memory(side, side))
 """
 
 
 @needs_proc
 @pytest.mark.parametrize("precision", ["exact", "fast"])
-def test_a_call_takes_the_memory_it_says(precision: str, shipped: Path) -> None:
-    taken, said = map(int, run_python(PEAK, str(shipped), precision).split())
-    assert 0.8 * said < taken < 1.2 * said
+def test_a_call_takes_the_memory_it_says(precision: str, shipped: Path, tmp_path: Path) -> None:
+    config = network_config(patch=4, channels=64, multipliers=(1,), full_precision_up_levels=0)
+    low = save_packed(tmp_path / "low.safetensors", random_network(config))
+    for model, side in ((shipped, 256), (low, 512)):
+        taken, said = map(int, run_python(PEAK, str(model), precision, str(side)).split())
+        assert 0.8 * said < taken < 1.2 * said, model
 
 
 # Other processes.

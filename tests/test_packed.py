@@ -74,6 +74,7 @@ def networks(draw: st.DrawFn, largest: int = 12) -> BiDiffSRConfig:
             *draw(st.lists(st.integers(1, 3), min_size=levels - 1, max_size=levels - 1)),
         ]
     values = {
+        "patch": draw(st.integers(1, 3)),
         "channels": channels,
         "multipliers": multipliers,
         "blocks_per_level": draw(st.integers(1, 2)),
@@ -85,6 +86,10 @@ def networks(draw: st.DrawFn, largest: int = 12) -> BiDiffSRConfig:
         "method": draw(st.sampled_from(["bi-diffsr", "bi-diffsr", "full-precision"])),
         "resampling": resampling,
         "fusion": draw(st.sampled_from(["cs", "split", "concat", "add"])),
+        "normalization": draw(st.sampled_from(["group", "affine"])),
+        "middle_attention": draw(st.booleans()),
+        "stem_condition": draw(st.sampled_from(["pixels", "mean"])),
+        "weight_gain": draw(st.booleans()),
         "identity_shortcut": draw(st.booleans()),
         "timestep_aware_redistribution": draw(st.booleans()),
         "timestep_aware_activation": draw(st.booleans()),
@@ -630,11 +635,13 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
 # Verifying.
 
 
-def test_verifying_compares_everything_there_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [{}, {"patch": 3, "weight_gain": True}])
+def test_verifying_compares_everything_there_is(changes: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("bidiffsr.engine")
-    network = scramble(build_network(NETWORK), seed=1).eval()
+    config = NETWORK.model_copy(update=changes)
+    network = scramble(build_network(config), seed=1).eval()
     path = tmp_path / "model.safetensors"
-    save_model(path, network, model_of(NETWORK), packed=True)
+    save_model(path, network, model_of(config), packed=True)
     exact = list(compare_backends(network, path))
     assert len(exact) == 2
     assert all(comparison.difference < 1e-5 for comparison in exact)

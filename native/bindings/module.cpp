@@ -65,10 +65,12 @@ std::unique_ptr<Engine> make_engine(const nb::dict& config, const nb::dict& tens
                                     const std::string& kernel, int threads) {
   const auto integer = [&](const char* key) { return nb::cast<int>(config[key]); };
   NetworkConfig network;
+  network.patch = integer("patch");
   network.channels = integer("channels");
   network.multipliers = nb::cast<std::vector<int>>(config["multipliers"]);
   network.blocks_per_level = integer("blocks_per_level");
-  network.norm_groups = integer("norm_groups");
+  const bool grouped = nb::cast<std::string>(config["normalization"]) == "group";
+  network.norm_groups = grouped ? integer("norm_groups") : 0;
   network.attention_levels = nb::cast<std::vector<int>>(config["attention_levels"]);
   network.full_precision_up_levels = integer("full_precision_up_levels");
   network.timesteps = integer("timesteps");
@@ -76,6 +78,9 @@ std::unique_ptr<Engine> make_engine(const nb::dict& config, const nb::dict& tens
   network.binarized = nb::cast<std::string>(config["method"]) != "full-precision";
   network.consistent_resampling = nb::cast<std::string>(config["resampling"]) == "consistent";
   network.fusion = fusion_of(nb::cast<std::string>(config["fusion"]));
+  network.middle_attention = nb::cast<bool>(config["middle_attention"]);
+  network.mean_condition = nb::cast<std::string>(config["stem_condition"]) == "mean";
+  network.weight_gain = nb::cast<bool>(config["weight_gain"]);
   network.identity_shortcut = nb::cast<bool>(config["identity_shortcut"]);
   return std::make_unique<Engine>(network, read_tensors(tensors), fast, kernel, threads);
 }
@@ -119,8 +124,9 @@ nb::ndarray<nb::numpy, std::int32_t> binary_accumulators(
   ThreadPool pool(1);
   Arena arena;
   const Pass pass(choose_kernel(kernel), pool, arena);
-  const std::unique_ptr<Conv> conv = load_conv(pass.kernel, read_tensors(arrays), "block", in, out,
-                                               kernel_size, stride, true, false, false);
+  const Tensors tensors = read_tensors(arrays);
+  const std::unique_ptr<Conv> conv = load_conv({NetworkConfig(), tensors, pass.kernel, false},
+                                               "block", in, out, kernel_size, stride, true);
   const auto area = static_cast<std::size_t>(height) * static_cast<std::size_t>(width);
   const auto pixel = static_cast<std::size_t>(padded(in));
   Aligned<float> rows(area * pixel + kPanel, 0.0f);

@@ -25,6 +25,7 @@ class RandomModel {
   explicit RandomModel(Random& random) : random_(&random) {}
 
   int time_groups = 1;
+  bool weight_gain = false;
   std::map<std::string, BinaryWeights> binary;
 
   const std::vector<float>& values(const std::string& name) const {
@@ -50,6 +51,7 @@ class RandomModel {
     }
     signs(name, out, in * kernel * kernel, zeros);
     floats(name + ".conv.weight.scale", {out}, 0.5f * scale, scale);
+    if (weight_gain) floats(name + ".gain", {out}, -1.5f, 1.5f);
     floats(name + ".shift.bias", {time_groups, in}, -0.3f, 0.3f);
     floats(name + ".activation.bias_in", {time_groups, out}, -0.3f, 0.3f);
     floats(name + ".activation.slope", {time_groups, out}, 0.1f, 0.4f);
@@ -153,6 +155,7 @@ inline void RandomModel::fusion(const NetworkConfig& config, const std::string& 
 
 inline void RandomModel::network(const NetworkConfig& config) {
   time_groups = config.time_groups;
+  weight_gain = config.weight_gain;
   const int levels = config.levels();
   const auto resample = [&](const std::string& name, int in, int out, bool down) {
     if (!config.consistent_resampling) {
@@ -164,7 +167,7 @@ inline void RandomModel::network(const NetworkConfig& config) {
   };
   linear("time_embedding.expand", config.channels, 4 * config.channels);
   linear("time_embedding.contract", 4 * config.channels, config.channels);
-  floats("stem.weight", {config.channels, 6, 3, 3}, -0.3f, 0.3f);
+  floats("stem.weight", {config.channels, config.stem_channels(), 3, 3}, -0.3f, 0.3f);
   floats("stem.bias", {config.channels}, -0.1f, 0.1f);
   for (int level = 0; level < levels; ++level) {
     const std::string name = "down." + std::to_string(level);
@@ -176,7 +179,7 @@ inline void RandomModel::network(const NetworkConfig& config) {
   }
   for (int i = 0; i < 2; ++i)
     residual_block(config, "middle." + std::to_string(i), config.width(levels - 1),
-                   config.binarized, i == 0);
+                   config.binarized, i == 0 && config.middle_attention);
   for (int level = levels - 1; level >= 0; --level) {
     const std::string name = "up." + std::to_string(levels - 1 - level);
     const bool is_binary = config.binarized && level >= config.full_precision_up_levels;
@@ -189,8 +192,8 @@ inline void RandomModel::network(const NetworkConfig& config) {
       resample(name + ".resample", config.width(level), config.width(level - 1), false);
   }
   norm("tail_norm", config.channels);
-  floats("tail.weight", {3, config.channels, 3, 3}, -0.2f, 0.2f);
-  floats("tail.bias", {3}, -0.1f, 0.1f);
+  floats("tail.weight", {config.patch_channels(), config.channels, 3, 3}, -0.2f, 0.2f);
+  floats("tail.bias", {config.patch_channels()}, -0.1f, 0.1f);
 }
 
 }  // namespace bidiffsr::tests

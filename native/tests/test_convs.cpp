@@ -23,6 +23,12 @@ struct Case {
 
 constexpr int kGroups = 3, kGroup = 2;
 
+std::unique_ptr<Conv> load(const NetworkConfig& config, const RandomModel& model,
+                           const Kernel& kernel, const Case& each, bool binary, bool fast = false) {
+  return load_conv({config, model.tensors(), kernel, fast}, "block", each.in, each.out, each.kernel,
+                   each.stride, binary);
+}
+
 // Every size with some channels, and all channels with some size.
 std::vector<Case> awkward_cases() {
   const std::vector<int> channels{1,  2,  3,  5,  8,  15,  16,  17,  31,  32,
@@ -51,13 +57,14 @@ std::vector<Case> awkward_cases() {
 
 // Features and what a block needs beside its weights.
 struct Setup {
-  Setup(const Case& each, Random& random, bool binary)
+  Setup(const Case& each, Random& random, bool binary, bool gain = false)
       : model(random),
         stride(padded(each.in)),
         width(each.width()),
         height(each.height()),
         x(static_cast<std::size_t>(height * (width + 1 + kRightMargin) * stride), 0.0f) {
     model.time_groups = kGroups;
+    model.weight_gain = gain;
     model.conv("block", each.in, each.out, each.kernel, binary, each.zeros);
     for (int y = 0; y < height; ++y)
       for (int pixel = 0; pixel < width; ++pixel)
@@ -131,8 +138,7 @@ void check_accumulators(const Case& each, Setup& setup) {
     packed.insert(packed.end(), setup.row(y), setup.row(y) + setup.width * setup.stride);
   packed.resize(packed.size() + kPanel);
   for_each_kernel([&](const Kernel& kernel) {
-    const auto conv = load_conv(kernel, setup.model.tensors(), "block", each.in, each.out,
-                                each.kernel, each.stride, true, false, false);
+    const auto conv = load(NetworkConfig(), setup.model, kernel, each, true);
     ThreadPool pool(1);
     Arena arena;
     Pass pass(kernel, pool, arena);
@@ -246,15 +252,19 @@ TEST(binary_convolution_finishes_its_outputs) {
       {33, 33, 3, 1, 3, 3, 7}, {32, 16, 1, 1, 9, 1}, {96, 96, 3, 1, 67, 2}};
   for (const Case& each : cases)
     for (const bool shortcut : {false, true}) {
-      Setup setup(each, random, true);
+      NetworkConfig config;
+      config.identity_shortcut = shortcut;
+      config.weight_gain = shortcut;
+      Setup setup(each, random, true, config.weight_gain);
       const bool identity = shortcut && each.in == each.out && each.stride == 1;
       const auto value_of = [&](const char* name, int group, int o) {
         const auto at = static_cast<std::size_t>(group * each.out + o);
         return static_cast<double>(setup.model.values(std::string("block.") + name)[at]);
       };
       const auto wanted = [&](int o, int y, int x) -> Value {
-        double value = accumulator(each, setup, o, y, x) * value_of("conv.weight.scale", 0, o) +
-                       value_of("activation.bias_in", kGroup, o);
+        double value = accumulator(each, setup, o, y, x) * value_of("conv.weight.scale", 0, o);
+        if (config.weight_gain) value *= value_of("gain", 0, o);
+        value += value_of("activation.bias_in", kGroup, o);
         if (value < 0) value *= value_of("activation.slope", kGroup, o);
         value += value_of("activation.bias_out", kGroup, o);
         const double scale = std::abs(value);
@@ -262,8 +272,7 @@ TEST(binary_convolution_finishes_its_outputs) {
         return {value, scale};
       };
       for_each_kernel([&](const Kernel& kernel) {
-        const auto conv = load_conv(kernel, setup.model.tensors(), "block", each.in, each.out,
-                                    each.kernel, each.stride, true, shortcut, false);
+        const auto conv = load(config, setup.model, kernel, each, true);
         check_outputs(each, setup, random, *conv, kernel, 1e-6, wanted);
       });
     }
@@ -296,8 +305,7 @@ TEST(plain_convolution_is_one) {
     };
     for_each_kernel([&](const Kernel& kernel) {
       for (const bool fast : {false, true}) {
-        const auto conv = load_conv(kernel, setup.model.tensors(), "block", each.in, each.out,
-                                    each.kernel, each.stride, false, true, fast);
+        const auto conv = load(NetworkConfig(), setup.model, kernel, each, false, fast);
         CHECK(!conv->binary);
         check_outputs(each, setup, random, *conv, kernel, fast && kernel.bfloat16 ? 2e-2 : 1e-6,
                       wanted);
@@ -308,23 +316,24 @@ TEST(plain_convolution_is_one) {
 
 TEST(convolution_refuses_bad_tensors) {
   Random random(23);
-  const auto load = [](const RandomModel& model) {
-    return load_conv(choose_kernel(""), model.tensors(), "block", 5, 4, 3, 1, true, true, false);
+  const Case each{5, 4, 3, 1, 1, 1};
+  const auto load_it = [&](const RandomModel& model) {
+    return load(NetworkConfig(), model, choose_kernel(""), each, true);
   };
   RandomModel model(random);
   model.conv("block", 5, 4, 3, true, 2);
-  CHECK(load(model)->binary);
+  CHECK(load_it(model)->binary);
   for (const std::int32_t index : {-1, 4 * 5 * 9, 1 << 30, -(1 << 30)}) {
     RandomModel bad = model;
     bad.integers("block.conv.weight.zeros", {index});
-    CHECK_THROWS(std::invalid_argument, load(bad), text("index", index));
+    CHECK_THROWS(std::invalid_argument, load_it(bad), text("index", index));
   }
   RandomModel none = model;
   none.floats("block.shift.bias", {0, 5});
-  CHECK_THROWS(std::invalid_argument, load(none), "no time group");
+  CHECK_THROWS(std::invalid_argument, load_it(none), "no time group");
   RandomModel flat = model;
   flat.floats("block.shift.bias", {5});
-  CHECK_THROWS(std::invalid_argument, load(flat), "one dimension");
+  CHECK_THROWS(std::invalid_argument, load_it(flat), "one dimension");
 }
 
 }  // namespace

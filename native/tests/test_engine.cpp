@@ -73,6 +73,27 @@ std::vector<Example> examples() {
     c.multipliers = {1, 2, 4};
   });
   add("one level", [](NetworkConfig& c) { c.multipliers = {1}; });
+  add("patches", [](NetworkConfig& c) { c.patch = 2; });
+  add("patches in full precision", [](NetworkConfig& c) {
+    c.binarized = false;
+    c.patch = 2;
+    c.attention_levels = {0};
+  });
+  add("affine in full precision", [](NetworkConfig& c) {
+    c.binarized = false;
+    c.norm_groups = 0;
+    c.middle_attention = false;  // which large features make a choice of one
+  });
+  add("straight body", [](NetworkConfig& c) {
+    c.patch = 4;
+    c.multipliers = {1};
+    c.fusion = Fusion::kAdd;
+    c.full_precision_up_levels = 0;
+    c.norm_groups = 0;
+    c.mean_condition = true;
+    c.middle_attention = false;
+    c.weight_gain = true;
+  });
   return all;
 }
 
@@ -210,6 +231,20 @@ TEST(engine_runs_samples_one_by_one) {
   }
 }
 
+TEST(engine_may_skip_a_variable_of_zeros) {
+  for (const Example& each : examples()) {
+    Run run(each.config, 104);
+    std::fill(run.x_t.begin(), run.x_t.end(), 0.0f);
+    for_each_kernel([&](const Kernel& kernel) {
+      Engine engine(each.config, run.model.tensors(), false, kernel.name, 2);
+      Run other = run;
+      // Too little to change a sum, and no zero.
+      std::fill(other.x_t.begin(), other.x_t.end(), 1e-30f);
+      CHECK_THAT(same_bits(run(engine), other(engine)), each.name);
+    });
+  }
+}
+
 TEST(engine_refuses_bad_sizes) {
   const Example each = examples()[1];  // multiples of 4
   const Run run(each.config, 103);
@@ -315,6 +350,13 @@ TEST(engine_refuses_missing_and_misshapen_tensors) {
   config.fusion = Fusion::kConcat;
   check_refusals(config);
   config.binarized = false;
+  check_refusals(config);
+  config.binarized = true;
+  config.patch = 2;
+  config.weight_gain = true;
+  config.norm_groups = 0;
+  check_refusals(config);
+  config.mean_condition = true;
   check_refusals(config);
 }
 

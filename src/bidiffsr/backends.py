@@ -71,8 +71,7 @@ def load_backend(path: Path, options: BackendOptions | None = None) -> tuple[Bac
 def _is_foreign(path: Path) -> bool:
     """Whether the engine does not know this kind of network."""
     with open_model_file(path) as file:
-        network = file.config.network
-        return isinstance(network, SR3Config) or not network.is_published_form
+        return isinstance(file.config.network, SR3Config)
 
 
 def _engine(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:

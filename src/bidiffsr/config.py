@@ -96,12 +96,6 @@ class BiDiffSRConfig(Config):
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
     @property
-    def is_published_form(self) -> bool:
-        """Whether it has nothing that the published network and its ablations have not."""
-        later = ("patch", "normalization", "middle_attention", "stem_condition", "weight_gain")
-        return not self.model_dump().keys() & set(later)  # written where they differ alone
-
-    @property
     def stem_channels(self) -> int:
         """Channels that the stem reads: those of the condition, then the noisy variable's."""
         noisy = PICTURE_CHANNELS * self.patch**2

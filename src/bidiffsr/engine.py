@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr import _native
-from bidiffsr.config import BiDiffSRConfig, ModelConfig
-from bidiffsr.errors import CheckpointError, ConfigError
-from bidiffsr.files import printable
+from bidiffsr.config import ModelConfig
+from bidiffsr.errors import ConfigError
 from bidiffsr.packed import load_packed
 
 Precision = Literal["fast", "exact"]
@@ -102,16 +101,10 @@ class Engine:
         if not isinstance(threads, int) or not 0 <= threads <= 1024:
             raise ConfigError(f"threads: got {threads}, expected 0 (all CPUs) to 1024")
         model = load_packed(Path(path))
-        network = model.config.network
-        if isinstance(network, BiDiffSRConfig) and not network.is_published_form:
-            raise CheckpointError(
-                f"{printable(path)}: is a form of the network that the engine does not know; "
-                "choose the backend 'torch'"
-            )
         self.config: ModelConfig = model.config
         self.precision: Precision = precision
         self._native = _native.make_engine(
-            model.config.network.model_dump(),
+            dict(model.config.network),  # a dump leaves out what is as published
             model.tensors,
             precision == "fast",
             chosen_kernel(),

@@ -311,11 +311,11 @@ def _method(config: BiDiffSRConfig) -> _Conv:
     activations = config.time_groups if config.timestep_aware_activation else 1
 
     def conv(name: str, channels_in: int, channels_out: int, kernel: int) -> _Forms:
+        if config.weight_gain:
+            yield f"{name}.gain", Form((channels_out,))
         yield f"{name}.shift.bias", Form((shifts, channels_in))
         weight = (channels_out, channels_in, kernel, kernel)
         yield f"{name}.conv.weight", Form(weight, one_bit=True)
-        if config.weight_gain:
-            yield f"{name}.gain", Form((channels_out,))
         for part in ("bias_in", "slope", "bias_out"):
             yield f"{name}.activation.{part}", Form((activations, channels_out))
 
