@@ -29,6 +29,7 @@ from bidiffsr.errors import TrainingError
 from bidiffsr.files import write_atomically
 from bidiffsr.nn import build_network
 from bidiffsr.training.compact import read_compact
+from bidiffsr.training.initial import begin
 from bidiffsr.training.log import TrainingLog
 from bidiffsr.training.state import opened, sealed
 from bidiffsr.training.transfer import transfer
@@ -143,10 +144,8 @@ class _Run:
         self.network = _laid_out(build_network(config.model.network))
         if config.initialize_from is not None and not self._state_path.exists():
             self._initialize(config.initialize_from)
-        # The first answer is then the variable's mean, 0, and not noise to be unlearned.
-        elif config.model.diffusion.variable == "residual":
-            nn.init.zeros_(self.network.tail.weight)  # type: ignore[arg-type]
-            nn.init.zeros_(self.network.tail.bias)  # type: ignore[arg-type]
+        else:
+            begin(self.network, config.model)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(),
             lr=1.0,
