@@ -138,11 +138,12 @@ def _cost(config: TrainingConfig) -> dict[str, float]:
     """What one step of the network takes for a megapixel of its output, in billions."""
     with torch.device("meta"):
         network = build_network(config.model.network)
-    layers = total(count(network, _SIDE, _SIDE))
+    layers = count(network, _SIDE, _SIDE)
     amounts = {
-        "bits": layers.binary_macs,
-        "floats": layers.macs,
-        "features": layers.elements,
+        "bits": total(layers).binary_macs,
+        "floats": total(layers).macs,
+        # What surrounds a convolution is done while its values are at hand.
+        "features": sum(layer.elements for layer in layers if "conv" in layer.kind),
     }
     return {name: amount / 1e3 / _SIDE**2 for name, amount in amounts.items()}
 
