@@ -57,7 +57,7 @@ def low_form(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = config.model_copy(update={"network": NETWORK.model_copy(update=changes)})
     network = random_network(NETWORK.model_copy(update=changes), seed=1)
     with torch.no_grad():
-        network.tail.weight.mul_(3e-4)  # without statistics, random weights make large features
+        network.tail.weight.mul_(0.1)  # without statistics, random weights make large features
     path = tmp_path_factory.mktemp("low") / "model.safetensors"
     save_model(path, network, config, packed=True)
     return path

@@ -227,7 +227,7 @@ def test_a_run_goes_on_from_a_compact_state(
     progress = run(config)
     assert [step.iteration for step in progress] == list(range(STOPPED + 1, 61))
     jump = np.array(losses(progress)) / whole[STOPPED:]
-    assert whole[STOPPED] < 0.1 * whole[0]
+    assert whole[STOPPED] < 0.15 * whole[0]
     if moments:
         # The weights are those that were written; what lacks the first moments must not be worse.
         assert abs(jump[0] - 1) < 0.02
@@ -498,7 +498,7 @@ def test_the_low_resolution_form_trains_in_slices(
     assert slice_of("x4_low", "--minutes", "1e-9", "--out", "first") == 0
     assert Path("runs/pictures.bin").exists()
     assert slice_of("x4_low", "--minutes", "1e-9", "--out", "out", "--resume", "first") == 0
-    assert load_packed(tmp_path / "out" / "x4_low.safetensors").config.network.patch == 4  # type: ignore[union-attr]
+    assert load_packed(tmp_path / "out" / "x4_low.safetensors").config.network.patch == 2  # type: ignore[union-attr]
     assert compact.read_compact(tmp_path / "out" / "state")["iteration"] == 2
 
 
