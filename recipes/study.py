@@ -37,6 +37,7 @@ from bidiffsr.training.cost import iteration_macs, iteration_time
 from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
 
 SCORES_NAME = "scores.json"
+TIMED_NAME = "timed.json"
 
 _COLUMNS = ("run", "what", "iterations", "megapixels", "minutes", "Gbit/MP", "GMAC/MP")
 _SIDE = 512  # of the picture that costs are counted for
@@ -94,16 +95,24 @@ class Study:
         config = parse_config(TrainingConfig, values, self._where)
         share = run.get("share", 1)
         if "minutes" in self._text:
-            seconds = 60 * float(self._text["minutes"]) * share
-            iterations = round(seconds / iteration_time(config).cpu_seconds)
+            iterations = self._affordable(config, 60 * float(self._text["minutes"]) * share)
         else:
             iterations = round(float(self._text["macs"]) * share / iteration_macs(config))
         values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
         return parse_config(TrainingConfig, values, self._where)
 
+    def _affordable(self, config: TrainingConfig, seconds: float) -> int:
+        """Iterations for so much CPU time; timed once, so that a stopped run can go on."""
+        known = config.output / TIMED_NAME
+        if not known.exists():
+            iterations = round(seconds / iteration_time(config).cpu_seconds)
+            known.parent.mkdir(parents=True, exist_ok=True)
+            write_text(known, json.dumps({"iterations": iterations}) + "\n")
+        return json.loads(known.read_text())["iterations"]
+
     def _scores(self, model: Path, steps: int) -> dict[str, Any]:
         upscaler = Upscaler.from_pretrained(model)
-        counts: list[int] = self._text.get("steps", [1, 4, 8, steps])
+        counts: list[int] = [1, *self._text.get("steps", [4, 8, steps])]
         return {
             str(used): self._score(lambda low, _, used=used: upscaler(low, steps=used))
             for used in sorted(set(counts))

@@ -45,6 +45,8 @@ class Run(NamedTuple):
 
     recipe: str
     changes: tuple[str, ...]
+    rate: float | None
+    """Iterations a second, where that has been measured."""
 
 
 # What all runs change: a GPU's loader, and a rate that ends at zero.
@@ -65,17 +67,19 @@ _LOW = (
     "--iterations=20000",
     "--optimizer.warmup=500",
 )
+# On an H100 beside another run, for either width: starting the kernels takes the time.
+_HIGH_RATE = 5.5
 _BASE = (
     "--model.network.channels=64",
     "--model.network.norm_groups=16",
 )
 _X2 = ("--model.scale=2", "--model.diffusion.residual_scale=0.05")  # there is less to add
 QUEUE = {
-    "x4_low": Run("x4_low.yml", _LOW),
-    "x4_base": Run("x4_small.yml", (*_HIGH, *_BASE)),
-    "x4_small": Run("x4_small.yml", _HIGH),
-    "x2_base": Run("x4_small.yml", (*_HIGH, *_BASE, *_X2)),
-    "x2_small": Run("x4_small.yml", (*_HIGH, *_X2)),
+    "x4_low": Run("x4_low.yml", _LOW, None),
+    "x4_base": Run("x4_small.yml", (*_HIGH, *_BASE), _HIGH_RATE),
+    "x4_small": Run("x4_small.yml", _HIGH, _HIGH_RATE),
+    "x2_base": Run("x4_small.yml", (*_HIGH, *_BASE, *_X2), _HIGH_RATE),
+    "x2_small": Run("x4_small.yml", (*_HIGH, *_X2), _HIGH_RATE),
 }
 """The most valuable run first."""
 
@@ -94,8 +98,6 @@ _TOY = (
     "--compile=false",
 )
 
-# On an H100 beside another run, for either width: starting the kernels takes the time.
-_ITERATIONS_PER_SECOND = 5.5
 _SLICE_MINUTES = 9
 
 _CHECKSUMS = "SHA256SUMS"
@@ -115,12 +117,13 @@ def show(*, limit: str = "48M") -> None:
     for name in QUEUE:
         config = _config(name)
         operations = 2 * iteration_macs(config) * config.iterations
-        minutes = config.iterations / _ITERATIONS_PER_SECOND / 60
-        say(
-            f"{name}: {config.iterations} iterations, {operations / 1e15:.0f} PFLOP; at "
-            f"{_ITERATIONS_PER_SECOND} iterations/s {minutes:.0f} minutes, "
-            f"{math.ceil(minutes / _SLICE_MINUTES)} slices"
-        )
+        price = f"{name}: {config.iterations} iterations, {operations / 1e15:.0f} PFLOP"
+        rate = QUEUE[name].rate
+        if rate is not None:
+            minutes = config.iterations / rate / 60
+            slices = math.ceil(minutes / _SLICE_MINUTES)
+            price += f"; at {rate} iterations/s {minutes:.0f} minutes, {slices} slices"
+        say(price)
         say(
             "  "
             + shlex.join(["bidiffsr", "train", f"recipes/{_recipe(name).name}", *_tokens(name)])

@@ -105,28 +105,35 @@ def test_a_study_trains_what_is_missing_and_tells_of_all(tmp_path: Path, picture
     assert made.table().splitlines()[3].count("| - |") == 2
 
 
-def test_the_low_resolution_study_is_valid_and_its_price_is_time() -> None:
+def timer(monkeypatch: pytest.MonkeyPatch, *cpu_seconds: float) -> None:
+    """Iterations that take this long: the first time that is asked, the second, and so on."""
+    times = iter(cpu_seconds)
+    monkeypatch.setattr(study, "iteration_time", lambda config: IterationTime(100.0, next(times)))
+
+
+def test_every_run_of_the_low_resolution_study_is_valid_and_costs_the_same_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = study.Study(ROOT / "recipes" / "study_low.yml")
+    made.output = tmp_path
+    timer(monkeypatch, *[0.5] * len(made.names))
     for name in made.names:
-        values = made.values(name)
-        config = parse_config(TrainingConfig, values | {"iterations": 1}, name)
+        config = made._config(name)
         assert config.model.network.patch > 1  # type: ignore[union-attr]
+        assert config.iterations == 360
 
 
-def test_runs_may_cost_the_same_time(
+def test_runs_may_cost_the_same_time_which_is_measured_once(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = write_study(
-        tmp_path / "s.yml",
-        pictures,
-        {"base": {"what": "it"}, "half": {"what": "half", "share": 0.5}},
-    )
+    runs = {"base": {"what": "it"}, "half": {"what": "half", "share": 0.5}}
+    path = write_study(tmp_path / "s.yml", pictures, runs)
     path.write_text(path.read_text() + "minutes: 2\n")
-    times = {"cpu_seconds": 0.25, "seconds": 100.0}
-    monkeypatch.setattr(study, "iteration_time", lambda config: IterationTime(**times))
+    timer(monkeypatch, 0.25, 0.25)
     made = study.Study(path)
     assert made._config("base").iterations == 480
     assert made._config("half").iterations == 240
+    assert study.Study(path)._config("base").iterations == 480
 
 
 def test_training_speed_is_told_and_leaves_nothing(

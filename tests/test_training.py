@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from bidiffsr.errors import (
 from bidiffsr.images import read_image, to_float
 from bidiffsr.nn import BiDiffSRUNet, build_network
 from bidiffsr.resize import cubic_upscale, imresize
+from bidiffsr.training.state import sealed
 from bidiffsr.training.trainer import learning_rate, train
 from helpers import largest_file, scramble, tiny_network_config
 from training_runs import run, state_of
@@ -161,6 +163,7 @@ def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[s
 TRAIN_UNTIL_KILLED = """
 import os, signal, sys
 from bidiffsr.config import TrainingConfig
+from bidiffsr.training.state import sealed
 from bidiffsr.training.trainer import train
 
 config, last = TrainingConfig.model_validate_json(sys.argv[1]), int(sys.argv[2])
@@ -614,6 +617,24 @@ def test_crops_that_cannot_be_are_refused(pictures: Path, tmp_path: Path) -> Non
         crops_of(tmp_path / "nowhere")
 
 
+def test_what_goes_on_updates_each_weight_by_its_own_moments(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """Also those of a state whose moments lie otherwise in memory than the weights do."""
+    config = configure(tmp_path / "run", pictures)
+    run(config, 3)
+    state = state_of(tmp_path / "run")
+    for moments in state["optimizer"]["state"].values():
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = moments[name].contiguous()
+    (tmp_path / "run" / "state.pt").write_bytes(sealed(state))
+    run(config)
+    run(configure(tmp_path / "whole", pictures))
+    for name, value in load_file(tmp_path / "whole" / "model.safetensors").items():
+        found = load_file(tmp_path / "run" / "model.safetensors")[name]
+        torch.testing.assert_close(found, value, rtol=1e-6, atol=1e-7)
+
+
 # The store of decoded pictures.
 
 
@@ -640,19 +661,33 @@ def test_a_store_of_other_pictures_or_damaged_is_made_anew(pictures: Path, tmp_p
     other = crops_of(pictures, store=store, exclude=["0.png"])
     assert store.read_bytes() != whole
     assert digest([other[3]]) == digest([crops_of(pictures, exclude=["0.png"])[3]])
-    begin = whole.index(b"\n")
+    magic, header, _ = whole.split(b"\n", 2)
     for damaged in (
         b"",
         whole[:-1],
         whole + b"0",
-        b"{}\n",
-        b"[1]\n",
-        whole[:begin],
-        b"\xff" + whole,
+        magic + b"\n",
+        magic + b"\n" + header,
+        magic + b"\n{}\n",
+        magic + b"\n[1]\n",
+        magic + b"\n" + b"[" * 200_000 + b"\n",
+        whole.replace(b'"shapes": [[', b'"shapes": [[Infinity, 1], ['),
+        whole.replace(b'"shapes": [[', b'"shapes": [[-1, -1], [1, 1], ['),
     ):
         store.write_bytes(damaged)
         crops_of(pictures, store=store)
         assert store.read_bytes() == whole
+
+
+def test_a_store_of_a_changed_picture_is_made_anew(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    store = tmp_path / "pictures.bin"
+    before = digest([crops_of(folder, store=store)[0]])
+    for path in folder.iterdir():
+        pixels = 255 - read_image(path).pixels
+        Image.fromarray(pixels).save(path)
+    assert digest([crops_of(folder, store=store)[0]]) != before
 
 
 def test_a_store_that_cannot_be_is_one_line(pictures: Path, tmp_path: Path) -> None:
@@ -660,6 +695,11 @@ def test_a_store_that_cannot_be_is_one_line(pictures: Path, tmp_path: Path) -> N
         crops_of(pictures, store=tmp_path / "nowhere" / "pictures.bin")
     with pytest.raises(ConfigError, match="store"):
         crops_of(pictures, store=tmp_path)
+    other = tmp_path / "model.safetensors"
+    other.write_bytes(b"precious")
+    with pytest.raises(ConfigError, match=r"model\.safetensors.*no store"):
+        crops_of(pictures, store=other)
+    assert other.read_bytes() == b"precious"
     crops = crops_of(pictures, store=tmp_path / "pictures.bin")
     small = crops_of(pictures, store=tmp_path / "pictures.bin", crop=64)
     assert crops[0][0].shape[-1] == CROP

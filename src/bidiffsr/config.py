@@ -62,7 +62,7 @@ class BiDiffSRConfig(Config):
     blocks_per_level: Annotated[int, Field(ge=1, le=16)] = 2
     norm_groups: PositiveInt = 16
     attention_levels: tuple[int, ...] = ()
-    """Levels (0 = full size) whose residual blocks attend; the middle always does."""
+    """Levels (0 = full size) whose residual blocks attend; the middle does by itself."""
     full_precision_up_levels: Annotated[int, Field(ge=0)] = 2
     """How many levels going up, counted from the shallowest, stay full precision."""
     timesteps: Timesteps = 2000

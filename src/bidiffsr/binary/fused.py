@@ -166,10 +166,13 @@ def _epilogue_backward(
 EAGER = Kernels(_signs, _signs_backward, _epilogue, _epilogue_backward)
 
 
+# Of a network's features, each of which gets a loop of its own, at most.
+_SHAPES = 256
+
+
 @cache
 def compiled_kernels() -> Kernels:
     """The passes as compiled loops; the first call with each shape takes some seconds."""
-    # A loop for each shape that a network has.
-    torch._dynamo.config.recompile_limit = 256
+    options: dict[str, Any] = {"dynamic": False, "recompile_limit": _SHAPES}
     parts = (getattr(EAGER, field.name) for field in fields(Kernels))
-    return Kernels(*(torch.compile(part, dynamic=False) for part in parts))
+    return Kernels(*(torch.compile(part, **options) for part in parts))

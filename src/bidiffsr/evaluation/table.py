@@ -248,7 +248,7 @@ def _mean(name: str, scores: Sequence[Score]) -> SetMean:
 
 
 def _cell(metric: Metric, mean: SetMean) -> str:
-    value, scored = mean[metric.name], mean.scored[metric.name]
+    value, scored = mean.means.get(metric.name), mean.scored.get(metric.name, 0)
     partial = 0 < scored < mean.pictures
     return metric.cell(value) + (f" ({scored} of {mean.pictures})" if partial else "")
 
@@ -262,9 +262,9 @@ def _score_as_dict(score: Score) -> dict[str, Any]:
 def _mean_as_dict(mean: SetMean) -> dict[str, Any]:
     record: dict[str, Any] = {"set": mean.set, "pictures": mean.pictures}
     for metric in METRICS:
-        record[metric.name] = _finite(mean[metric.name])
+        record[metric.name] = _finite(mean.means.get(metric.name))
         if metric.optional:
-            record[f"{metric.name}_pictures"] = mean.scored[metric.name]
+            record[f"{metric.name}_pictures"] = mean.scored.get(metric.name, 0)
     return record | {"seconds": mean.seconds, "megapixels": mean.megapixels}
 
 

@@ -48,6 +48,8 @@ class IterationTime:
 def iteration_time(config: TrainingConfig, iterations: int = 12) -> IterationTime:
     """Time a few iterations of a run from its beginning; its folder is not touched.
 
+    Its crops are made by the process itself, so that their time counts, and weights are binarized.
+
     Args:
         config: the run, which is neither validated nor resumed.
         iterations: how many are timed.
@@ -60,6 +62,8 @@ def iteration_time(config: TrainingConfig, iterations: int = 12) -> IterationTim
             "checkpoint_every": 2**31,
             "log_every": 2**31,
             "resume_from": None,
+            "real_weights_until": 0,
+            "data": config.data.model_copy(update={"workers": 0}),
             "minutes": None,
         }
         with closing(train(config.model_copy(update=changes))) as progress:

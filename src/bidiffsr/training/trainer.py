@@ -317,6 +317,7 @@ class _Run:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
+            self._lay_out_moments()
             self.iteration = int(state["iteration"])
             steps = (int(moments["step"]) for moments in self.optimizer.state.values())
             self.warm_from = self.iteration - max(steps, default=0)
@@ -326,6 +327,12 @@ class _Run:
             raise TrainingError(
                 f"{path}: cannot be read ({type(error).__name__}); delete it to start anew"
             ) from None
+
+    def _lay_out_moments(self) -> None:
+        """As the weights lie: the fused update goes through both in the order of their bytes."""
+        for weight, moments in self.optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                moments[name] = torch.empty_like(weight).copy_(moments[name])
 
     def _fingerprint(self) -> str:
         """The configuration but for what does not change the weights."""
