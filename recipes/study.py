@@ -42,8 +42,8 @@ TIMED_NAME = "timed.json"
 _COLUMNS = ("run", "what", "iterations", "megapixels", "minutes", "Gbit/MP", "GMAC/MP")
 _SIDE = 512  # of the picture that costs are counted for
 
-# What an engine does in a second with two cores, in billions (docs/engine.md): products of bits,
-# products of floats, feature values written and read again.
+# About what an engine does in a second with two cores, in billions: products of bits, products of
+# floats, feature values written and read again. To compare forms by, not to predict a time.
 _RATES = {"AVX2": (300, 50, 1.2), "AVX-512": (3500, 600, 2.5)}
 
 
