@@ -168,17 +168,29 @@ def _milliseconds(cost: dict[str, float], rates: tuple[float, ...]) -> float:
 
 def _rows(name: str, result: dict[str, Any]) -> list[str]:
     runs = {int(steps): scores for steps, scores in result.items() if steps.isdigit()}
-    cost = result["cost"]
-    first = (
-        f"{result['what']} | {result['iterations']} | {result['megapixels']:.0f} | "
-        f"{result['seconds'] / 60:.1f} | {cost['bits']:.1f} | {cost['floats']:.1f} | "
-        + " | ".join(f"{_milliseconds(cost, rates):.0f}" for rates in _RATES.values())
-    )
+    minutes = f"{result['seconds'] / 60:.1f}"
+    cells = (str(result["iterations"]), _megapixels(result), minutes, *_prices(result))
+    first = " | ".join((result["what"], *cells))
     lines = []
     for steps in sorted(runs.keys() - {1}) or [1]:
         left = f"{name} | {first} | {_cells(runs[1])}" if not lines else _blank(len(METRICS) - 1)
         lines.append(f"| {left} | {steps} | {_cells(runs[steps])} |")
     return lines
+
+
+# A run that was scored before these were kept has none of them.
+
+
+def _megapixels(result: dict[str, Any]) -> str:
+    return f"{result['megapixels']:.0f}" if "megapixels" in result else ""
+
+
+def _prices(result: dict[str, Any]) -> list[str]:
+    if "cost" not in result:
+        return [""] * (2 + len(_RATES))
+    cost = result["cost"]
+    times = (f"{_milliseconds(cost, rates):.0f}" for rates in _RATES.values())
+    return [f"{cost['bits']:.1f}", f"{cost['floats']:.1f}", *times]
 
 
 def _cells(scores: dict[str, float | None]) -> str:
