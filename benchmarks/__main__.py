@@ -24,8 +24,8 @@ from bidiffsr.bench import (
     plan,
     usable_cpus,
 )
+from bidiffsr.cli.terminal import note, progress_bars
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
-from bidiffsr.terminal import note, progress_bars
 
 _SMALL = {"channels": 16, "norm_groups": 8, "multipliers": (1, 2), "blocks_per_level": 1}
 

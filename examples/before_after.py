@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 import bidiffsr
-from bidiffsr.images import Image, write_image
+from bidiffsr.images.codec import write_image
+from bidiffsr.images.image import Image
 
 PICTURE = Path("examples/demo.png")
 RESULT = Path("docs/images/before_after.png")

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from bidiffsr import Upscaler, imresize, read_image
+from bidiffsr.cli.terminal import exit_code
 from bidiffsr.evaluation import bicubic
-from bidiffsr.resize import mod_crop
-from bidiffsr.terminal import exit_code
+from bidiffsr.images.resize import mod_crop
 
 Column = tuple[str, Any]
 

@@ -18,11 +18,11 @@ from typing import Any
 
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
+from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import SamplingConfig, parse_config
 from bidiffsr.evaluation import METRICS, bicubic, evaluate, niqe, summarize
 from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.evaluation.benchmark import Benchmark
-from bidiffsr.terminal import exit_code
 
 Point = dict[str, Any]
 

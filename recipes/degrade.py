@@ -17,13 +17,14 @@ from pathlib import Path
 
 import numpy as np
 
+from bidiffsr.cli.terminal import exit_code, say
 from bidiffsr.config import DegradationConfig, parse_config
 from bidiffsr.data.degradation import degrade
 from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation.benchmark import Benchmark
-from bidiffsr.files import write_atomically
-from bidiffsr.images import Image, write_image
-from bidiffsr.terminal import exit_code, say
+from bidiffsr.images.codec import write_image
+from bidiffsr.images.image import Image
+from bidiffsr.system.files import write_atomically
 
 
 def make(folder: Path, out: Path, scale: int, seed: int, share: float) -> int:

@@ -19,10 +19,10 @@ from typing import Any
 
 from bidiffsr.cli import main as bidiffsr
 from bidiffsr.cli.app import write_text
+from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import load_yaml
 from bidiffsr.evaluation import METRICS
-from bidiffsr.model_file import open_model_file
-from bidiffsr.terminal import exit_code
+from bidiffsr.models.container import open_model_file
 
 
 def pack(card: dict[str, Any], run: Path) -> None:

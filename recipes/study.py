@@ -26,13 +26,13 @@ import torch
 
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
+from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.config.overrides import with_overrides
 from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count, total
-from bidiffsr.overrides import with_overrides
-from bidiffsr.terminal import exit_code
 from bidiffsr.training.cost import iteration_macs, iteration_time
 from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
 

@@ -20,14 +20,14 @@ from typing import Any, NamedTuple
 from cyclopts import App
 
 from bidiffsr.cli.research import train
+from bidiffsr.cli.terminal import exit_code, metric, say
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.config.overrides import with_overrides
 from bidiffsr.errors import ConfigError, TrainingError
-from bidiffsr.files import write_atomically
-from bidiffsr.images import find_images
-from bidiffsr.memory import parse_bytes
-from bidiffsr.overrides import with_overrides
-from bidiffsr.packed import load_packed, save_packed
-from bidiffsr.terminal import exit_code, metric, say
+from bidiffsr.images.find import find_images
+from bidiffsr.models.packed import load_packed, save_packed
+from bidiffsr.system.files import write_atomically
+from bidiffsr.system.memory import parse_bytes
 from bidiffsr.training.compact import write_compact
 from bidiffsr.training.cost import iteration_macs
 from bidiffsr.training.state import opened

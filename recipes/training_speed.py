@@ -13,9 +13,9 @@ from pathlib import Path
 
 import torch
 
+from bidiffsr.cli.terminal import exit_code, say
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
-from bidiffsr.overrides import with_overrides
-from bidiffsr.terminal import exit_code, say
+from bidiffsr.config.overrides import with_overrides
 from bidiffsr.training.cost import iteration_time
 
 

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bidiffsr.backends.engine import Engine, Precision, kernels
 from bidiffsr.binary import ActivationSign, BinaryConv2d
-from bidiffsr.checkpoint import save_model
 from bidiffsr.config import (
     BiDiffSRConfig,
     DiffusionConfig,
@@ -22,7 +22,7 @@ from bidiffsr.config import (
     ModelConfig,
     SamplingConfig,
 )
-from bidiffsr.engine import Engine, Precision, kernels
+from bidiffsr.models.trained import save_model
 from bidiffsr.nn import BiDiffSRUNet
 from helpers import relative_l2, scramble, tiny_network_config
 

@@ -19,7 +19,7 @@ from bidiffsr.config import (
     ModelConfig,
     SamplingConfig,
 )
-from bidiffsr.packed import FloatType, parameter_forms, save_packed
+from bidiffsr.models.packed import FloatType, parameter_forms, save_packed
 
 Header = dict[str, Any]
 

@@ -86,16 +86,19 @@ def upscaled() -> Iterator[tuple[str, str]]:
 def packed() -> Iterator[tuple[str, str]]:
     """What ``bidiffsr pack`` makes of a fixed network."""
     from safetensors.numpy import load_file
-    from tiny_model import save_tiny_model
 
     from bidiffsr.cli import main
+    from tiny_model import save_tiny_model
 
     with TemporaryDirectory() as folder:
         trained = save_tiny_model(Path(folder) / "trained.safetensors", tail=1.0)
         weights = load_file(trained)
-        yield "weights of the packed", hashlib.sha256(
-            b"".join(weights[name].tobytes() for name in sorted(weights))
-        ).hexdigest()
+        yield (
+            "weights of the packed",
+            hashlib.sha256(
+                b"".join(weights[name].tobytes() for name in sorted(weights))
+            ).hexdigest(),
+        )
         target = Path(folder) / "packed.safetensors"
         with redirect_stdout(sys.stderr):
             code = main(["pack", str(trained), "-o", str(target)])

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 
 from bidiffsr import canvas
 from bidiffsr.config import SamplingConfig
-from bidiffsr.images import Image, to_float
-from bidiffsr.resize import imresize
-from bidiffsr.sampling import back_project
-from bidiffsr.upscale import Upscaler
+from bidiffsr.images.image import Image, to_float
+from bidiffsr.images.resize import imresize
+from bidiffsr.upscaling.sampling import back_project
+from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -33,10 +33,11 @@ from bidiffsr.bench import (
 from bidiffsr.bench.measure import relative_l2, summarize, take_turns
 from bidiffsr.bench.models import save_random_model
 from bidiffsr.bench.worker import Host
-from bidiffsr.checkpoint import convert_reference, load_model, save_model
 from bidiffsr.cli import main
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
 from bidiffsr.errors import CheckpointError, ConfigError
+from bidiffsr.models.published import convert_reference
+from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import BiDiffSRUNet, SR3UNet, build_network
 from fake_systems import Adder, Fake
 from helpers import scramble

@@ -20,13 +20,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bidiffsr.binary import BinaryConv2d, ScaledWeightSign
-from bidiffsr.checkpoint import (
-    convert_reference,
-    from_reference,
-    load_model,
-    reference_network_config,
-    save_model,
-)
 from bidiffsr.config import (
     AngularSchedule,
     BiDiffSRConfig,
@@ -37,8 +30,10 @@ from bidiffsr.config import (
     SR3Config,
 )
 from bidiffsr.errors import CheckpointError, ConfigError, OutputError
-from bidiffsr.files import write_atomically
+from bidiffsr.models.published import convert_reference, from_reference, reference_network_config
+from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import BiDiffSRUNet, build_network
+from bidiffsr.system.files import write_atomically
 from helpers import largest_file, read_golden, relative_l2, scramble, tiny_network_config
 
 State = dict[str, Tensor]

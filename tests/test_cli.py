@@ -17,12 +17,13 @@ import torch
 import yaml
 
 import bidiffsr
-from bidiffsr.checkpoint import load_model
 from bidiffsr.cli import main
-from bidiffsr.images import Image, read_image, write_image
-from bidiffsr.terminal import say
+from bidiffsr.cli.terminal import say
+from bidiffsr.images.codec import read_image, write_image
+from bidiffsr.images.image import Image
+from bidiffsr.models.trained import load_model
 from bidiffsr.training import trainer
-from bidiffsr.upscale import Upscaler
+from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import save_tiny_model, tiny_config
 
 SOURCE = Path(bidiffsr.__file__).parents[1]
@@ -446,7 +447,7 @@ def test_the_default_model_is_for_the_scale_that_is_asked_for(
     (folder / "weights").mkdir()
     for each in (2, 4):
         save_tiny_model(folder / "weights" / f"x{each}-small.safetensors", scale=each)
-    monkeypatch.setattr("bidiffsr.upscale.files", lambda _: folder)
+    monkeypatch.setattr("bidiffsr.models.catalog.files", lambda _: folder)
     seen: list[int] = []
     stream = Upscaler.stream
 

@@ -19,7 +19,8 @@ from bidiffsr.config import DegradationConfig
 from bidiffsr.data.crops import TrainingCrops
 from bidiffsr.data.degradation import degrade, gaussian_blur
 from bidiffsr.evaluation import evaluate
-from bidiffsr.images import read_image, through_jpeg, to_float
+from bidiffsr.images.codec import read_image, through_jpeg
+from bidiffsr.images.image import to_float
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "degrade.py"
 EXAMPLE = Path(__file__).parent.parent / "examples" / "demo.png"

@@ -18,13 +18,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bidiffsr.checkpoint import from_reference
 from bidiffsr.config import AngularSchedule, DiffusionConfig, LinearSchedule
+from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.diffusion.prediction import PREDICTIONS
-from bidiffsr.diffusion.process import Diffusion
 from bidiffsr.diffusion.samplers import SAMPLERS, SamplingStep, ddim, dpm_solver_pp
 from bidiffsr.diffusion.schedule import Schedule, make_schedule
 from bidiffsr.errors import ConfigError
+from bidiffsr.models.published import from_reference
 from bidiffsr.nn import BiDiffSRUNet
 from helpers import read_golden, relative_l2
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bidiffsr.engine import Engine, binary_conv_rate, ceilings, chosen_kernel, kernels
+from bidiffsr.backends.engine import Engine, binary_conv_rate, ceilings, chosen_kernel, kernels
 from bidiffsr.errors import ConfigError
+from bidiffsr.models.catalog import find_model
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count
-from bidiffsr.upscale import find_model
 from engine_cases import (
     KERNELS,
     every_kernel,

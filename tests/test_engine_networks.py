@@ -14,11 +14,12 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from bidiffsr.checkpoint import convert_reference, save_model
+from bidiffsr.backends.engine import Engine
 from bidiffsr.config import BiDiffSRConfig
-from bidiffsr.diffusion.process import Diffusion
+from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.diffusion.samplers import ddim
-from bidiffsr.engine import Engine
+from bidiffsr.models.published import convert_reference
+from bidiffsr.models.trained import save_model
 from engine_cases import (
     KERNELS,
     every_kernel,

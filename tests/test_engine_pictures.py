@@ -10,12 +10,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bidiffsr.backends import BackendOptions, load_backend
-from bidiffsr.checkpoint import save_model
-from bidiffsr.engine import Engine, Precision
-from bidiffsr.images import read_image
-from bidiffsr.torch_backend import TorchBackend
-from bidiffsr.upscale import Upscaler, find_model
+from bidiffsr.backends.base import BackendOptions, load_backend
+from bidiffsr.backends.engine import Engine, Precision
+from bidiffsr.backends.pytorch import TorchBackend
+from bidiffsr.images.codec import read_image
+from bidiffsr.models.catalog import find_model
+from bidiffsr.models.trained import save_model
+from bidiffsr.upscaling.upscaler import Upscaler
 from engine_cases import every_kernel, load_engine, random_network
 from tiny_model import NETWORK, tiny_config
 

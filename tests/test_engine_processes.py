@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bidiffsr.upscale import find_model
+from bidiffsr.models.catalog import find_model
 from engine_cases import (
     KERNELS,
     load_engine,
@@ -53,7 +53,7 @@ LEAKS = """
     import os, sys, time
     from pathlib import Path
     import numpy as np
-    from bidiffsr.engine import Engine
+    from bidiffsr.backends.engine import Engine
     from bidiffsr.errors import ConfigError
 
     def resident():
@@ -104,7 +104,7 @@ PEAK = """
     import sys
     from pathlib import Path
     import numpy as np
-    from bidiffsr.engine import Engine
+    from bidiffsr.backends.engine import Engine
 
     def status(key):
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -154,7 +154,7 @@ def run_python(code: str, *arguments: str, file: Path | None = None) -> str:
 FORK = """
     import os, sys
     import numpy as np
-    from bidiffsr.engine import Engine
+    from bidiffsr.backends.engine import Engine
 
     x = np.random.default_rng(0).standard_normal((2, 3, 64, 48)).astype(np.float32)
 
@@ -181,7 +181,7 @@ def test_a_forked_child_goes_on_with_the_engine(shipped: Path) -> None:
 SPAWN = """
     import multiprocessing, sys
     import numpy as np
-    from bidiffsr.engine import Engine
+    from bidiffsr.backends.engine import Engine
 
     def predict(path):
         x = np.random.default_rng(0).standard_normal((1, 3, 32, 48)).astype(np.float32)
@@ -201,7 +201,7 @@ def test_a_spawned_child_gives_the_same_bytes(shipped: Path, tmp_path: Path) -> 
 WITHOUT_TORCH = """
     import sys
     import numpy as np
-    from bidiffsr.engine import Engine
+    from bidiffsr.backends.engine import Engine
 
     x = np.full((1, 3, 32, 32), 0.5, np.float32)
     result = Engine(sys.argv[1]).predict(x, x, np.array([2]))

@@ -18,8 +18,9 @@ from rich.console import Console
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError
 from bidiffsr.evaluation import Lpips, Score, bicubic, evaluate, niqe, psnr, render, ssim, summarize
 from bidiffsr.evaluation.registry import METRICS, Metric
-from bidiffsr.images import Image, write_image
-from bidiffsr.resize import imresize
+from bidiffsr.images.codec import write_image
+from bidiffsr.images.image import Image
+from bidiffsr.images.resize import imresize
 
 Picture = NDArray[np.uint8]
 

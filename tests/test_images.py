@@ -25,18 +25,9 @@ from numpy.typing import NDArray
 from PIL import ImageCms
 
 from bidiffsr.errors import ConfigError, ImageError, NumericalError, OutputError
-from bidiffsr.images import (
-    IMAGE_SUFFIXES,
-    Image,
-    check_output,
-    find_images,
-    from_float,
-    premultiply,
-    read_image,
-    to_float,
-    unpremultiply,
-    write_image,
-)
+from bidiffsr.images.codec import check_output, read_image, write_image
+from bidiffsr.images.find import IMAGE_SUFFIXES, find_images
+from bidiffsr.images.image import Image, from_float, premultiply, to_float, unpremultiply
 
 ONE_LINE = r"^[^\n]+$"
 EXIF_ORIENTATION = 0x0112
@@ -584,7 +575,8 @@ def test_a_killed_write_leaves_the_old_file(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import os, signal, sys
         import numpy as np
-        from bidiffsr.images import Image, write_image
+        from bidiffsr.images.image import Image
+        from bidiffsr.images.codec import write_image
         os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
         write_image(sys.argv[1], Image(np.zeros((9, 9, 3), np.uint8)), overwrite=True)
     """)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bidiffsr.batch.jobs import Job, Plan, find_sources, is_out_of_memory, plan_jobs, upscale_file
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError, NumericalError, OutputError
-from bidiffsr.images import Image, read_image, write_image
-from bidiffsr.jobs import Job, Plan, find_sources, is_out_of_memory, plan_jobs, upscale_file
-from bidiffsr.upscale import Upscaler
+from bidiffsr.images.codec import read_image, write_image
+from bidiffsr.images.image import Image
+from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")

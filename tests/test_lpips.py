@@ -22,8 +22,9 @@ from torch import Tensor
 from bidiffsr.cli import main
 from bidiffsr.errors import CheckpointError, ImageError
 from bidiffsr.evaluation import Lpips, bicubic, evaluate, lpips, summarize
-from bidiffsr.images import Image, write_image
-from bidiffsr.resize import imresize
+from bidiffsr.images.codec import write_image
+from bidiffsr.images.image import Image
+from bidiffsr.images.resize import imresize
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

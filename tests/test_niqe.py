@@ -16,8 +16,9 @@ from scipy.special import gamma
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError
 from bidiffsr.evaluation import niqe
 from bidiffsr.evaluation.niqe import _halved, _nearest, _pristine, _shape_table
-from bidiffsr.images import from_float, read_image, to_float
-from bidiffsr.resize import imresize, mod_crop
+from bidiffsr.images.codec import read_image
+from bidiffsr.images.image import from_float, to_float
+from bidiffsr.images.resize import imresize, mod_crop
 
 SHAPES = np.arange(0.2, 10.001, 0.001)
 RATIOS = gamma(2 / SHAPES) ** 2 / (gamma(1 / SHAPES) * gamma(3 / SHAPES))

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bidiffsr.config.overrides import with_overrides
 from bidiffsr.errors import ConfigError
-from bidiffsr.overrides import with_overrides
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,12 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from bidiffsr.backends.compare import compare_backends
 from bidiffsr.binary import BinaryConv2d, ScaledWeightSign
-from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, SamplingConfig, SR3Config
 from bidiffsr.errors import CheckpointError, ConfigError, NumericalError, OutputError
-from bidiffsr.model_file import is_model, narrow, widen
-from bidiffsr.nn import BiDiffSRUNet, build_network
-from bidiffsr.packed import (
+from bidiffsr.models.container import is_model, narrow, widen
+from bidiffsr.models.packed import (
     FloatType,
     PackedModel,
     load_packed,
@@ -37,7 +36,8 @@ from bidiffsr.packed import (
     save_packed,
     unpack_weight,
 )
-from bidiffsr.verify import compare_backends
+from bidiffsr.models.trained import load_model, save_model
+from bidiffsr.nn import BiDiffSRUNet, build_network
 from helpers import largest_file, scramble
 from hostile_models import (
     NETWORK,
@@ -667,7 +667,7 @@ def test_an_engine_that_is_wrong_is_an_error(
         )
         with pytest.raises(NumericalError, match=r"model\.safetensors.*engine"):
             list(compare_backends(network, path))
-    monkeypatch.setitem(sys.modules, "bidiffsr.engine", None)
+    monkeypatch.setitem(sys.modules, "bidiffsr.backends.engine", None)
     assert len(list(compare_backends(network, path))) == 1
 
 

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from bidiffsr.config import BiDiffSRConfig, TrainingConfig
 from bidiffsr.errors import TrainingError
+from bidiffsr.models.packed import load_packed, pack_weight
 from bidiffsr.nn import build_network
-from bidiffsr.packed import load_packed, pack_weight
 from bidiffsr.training import compact
 from bidiffsr.training.state import opened
 from bidiffsr.training.trainer import TrainingProgress

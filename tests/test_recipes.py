@@ -15,11 +15,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import SamplingConfig, TrainingConfig, parse_config
-from bidiffsr.model_file import open_model_file
-from bidiffsr.terminal import exit_code
+from bidiffsr.models.catalog import find_model
+from bidiffsr.models.container import open_model_file
 from bidiffsr.training.cost import IterationTime, iteration_macs
-from bidiffsr.upscale import find_model
 from tiny_model import save_tiny_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,24 +15,13 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
-from bidiffsr.checkpoint import (
-    convert_reference,
-    from_reference,
-    load_model,
-    reference_network_config,
-    save_model,
-)
-from bidiffsr.config import (
-    AngularSchedule,
-    DiffusionConfig,
-    LinearSchedule,
-    ModelConfig,
-    SR3Config,
-)
+from bidiffsr.config import AngularSchedule, DiffusionConfig, LinearSchedule, ModelConfig, SR3Config
 from bidiffsr.data.crops import TrainingCrops
 from bidiffsr.diffusion.samplers import ddim
 from bidiffsr.diffusion.schedule import make_schedule
 from bidiffsr.errors import BidiffsrError, CheckpointError, ConfigError, OutputError, TrainingError
+from bidiffsr.models.published import convert_reference, from_reference, reference_network_config
+from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import build_network
 from bidiffsr.training import trainer
 from helpers import read_golden, tiny_network_config
@@ -279,7 +268,7 @@ import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 from test_training import configure, run
-from bidiffsr.images import read_image, write_image
+from bidiffsr.images.codec import read_image, write_image
 
 def main():
     folder = Path({str(pictures)!r})

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from bidiffsr import resize
 from bidiffsr.errors import ConfigError, ImageError
-from bidiffsr.images import from_float, read_image, to_float
-from bidiffsr.resize import cubic_upscale, imresize, mod_crop
+from bidiffsr.images.codec import read_image
+from bidiffsr.images.image import from_float, to_float
+from bidiffsr.images.resize import cubic_upscale, imresize, mod_crop
 
 Resizer = Callable[[NDArray[np.float32], float], NDArray[np.float32]]
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from bidiffsr.evaluation import bicubic, niqe, psnr
-from bidiffsr.images import read_image
-from bidiffsr.resize import imresize, mod_crop
-from bidiffsr.upscale import Upscaler
+from bidiffsr.images.codec import read_image
+from bidiffsr.images.resize import imresize, mod_crop
+from bidiffsr.upscaling.upscaler import Upscaler
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def upscaler() -> Upscaler:
 
 
 def test_the_file_is_a_few_megabytes_and_says_where_it_comes_from(upscaler: Upscaler) -> None:
-    with as_file(files("bidiffsr") / "weights" / "x4-small.safetensors") as path:
+    with as_file(files("bidiffsr.models") / "weights" / "x4-small.safetensors") as path:
         assert path.stat().st_size < 4_000_000
     assert {"data", "licence", "training", "cost"} <= set(upscaler.config.provenance)
     assert upscaler.config.sampling.steps <= 10

@@ -16,16 +16,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bidiffsr import tiling
-from bidiffsr.canvas import new_canvas, release, strips
+from bidiffsr.backends.pytorch import TorchBackend
+from bidiffsr.batch.jobs import Job, upscale_file
 from bidiffsr.diffusion.noise import normal_noise
 from bidiffsr.errors import ConfigError, MemoryEstimateError, OutputError
-from bidiffsr.images import Image, read_image, to_float, write_image
-from bidiffsr.jobs import Job, upscale_file
-from bidiffsr.memory import memory_limit, parse_bytes, plan_memory
-from bidiffsr.resize import cubic_upscale, imresize
-from bidiffsr.tiling import Tiling, lay_tiles, least_tile
-from bidiffsr.torch_backend import TorchBackend
-from bidiffsr.upscale import Upscaler
+from bidiffsr.images.codec import read_image, write_image
+from bidiffsr.images.image import Image, to_float
+from bidiffsr.images.resize import cubic_upscale, imresize
+from bidiffsr.system.buffers import new_canvas, release, strips
+from bidiffsr.system.memory import memory_limit, parse_bytes
+from bidiffsr.upscaling.planning import plan_memory
+from bidiffsr.upscaling.tiling import Tiling, lay_tiles, least_tile
+from bidiffsr.upscaling.upscaler import Upscaler
 from helpers import largest_file
 from tiny_model import tiny_config, tiny_network
 
@@ -368,11 +370,11 @@ def test_a_picture_that_does_not_fit_is_refused_with_the_numbers() -> None:
 
 
 def test_what_is_allowed_counts_from_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bidiffsr.memory.available_memory", lambda: 1000)
+    monkeypatch.setattr("bidiffsr.system.memory.available_memory", lambda: 1000)
     assert memory_limit(None, 300) == 800
     assert memory_limit(900, 300) == 600
     assert memory_limit(9000, 300) == 1000
-    monkeypatch.setattr("bidiffsr.memory.available_memory", lambda: None)
+    monkeypatch.setattr("bidiffsr.system.memory.available_memory", lambda: None)
     assert memory_limit(None, 300) is None
     assert memory_limit(900, 300) == 600
 
@@ -421,7 +423,7 @@ def test_progress_tells_of_tiles() -> None:
 @pytest.fixture
 def little_memory(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Settings with which a picture of a megapixel does not fit."""
-    monkeypatch.setattr("bidiffsr.upscale.held_memory", lambda: 0)
+    monkeypatch.setattr("bidiffsr.upscaling.upscaler.held_memory", lambda: 0)
     return {"max_memory": 70 * MB, "tile": 256}
 
 
@@ -479,8 +481,8 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from bidiffsr.config import ModelConfig
-from bidiffsr.jobs import Job, upscale_file
-from bidiffsr.upscale import Upscaler
+from bidiffsr.batch.jobs import Job, upscale_file
+from bidiffsr.upscaling.upscaler import Upscaler
 
 class Cheap:
     def predict(self, x_t, cond, t):

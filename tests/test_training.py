@@ -22,19 +22,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 import bidiffsr
-from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
-from bidiffsr.errors import (
-    BidiffsrError,
-    CheckpointError,
-    ConfigError,
-    OutputError,
-    TrainingError,
-)
-from bidiffsr.images import read_image, to_float
+from bidiffsr.errors import BidiffsrError, CheckpointError, ConfigError, OutputError, TrainingError
+from bidiffsr.images.codec import read_image
+from bidiffsr.images.image import to_float
+from bidiffsr.images.resize import cubic_upscale, imresize
+from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import BiDiffSRUNet, build_network
-from bidiffsr.resize import cubic_upscale, imresize
 from bidiffsr.training.state import sealed
 from bidiffsr.training.trainer import learning_rate, train
 from helpers import largest_file, scramble, tiny_network_config

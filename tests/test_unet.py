@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bidiffsr.binary import BinaryConv2d
-from bidiffsr.checkpoint import from_reference
 from bidiffsr.config import BiDiffSRConfig, SR3Config
+from bidiffsr.models.published import from_reference
 from bidiffsr.nn import BiDiffSRUNet, SR3UNet, build_network
 from bidiffsr.nn.blocks import SelfAttention, TimeEmbedding
 from bidiffsr.nn.counting import LayerCount, count, total

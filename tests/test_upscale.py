@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from bidiffsr import upscale as module
-from bidiffsr.backends import load_backend
+from bidiffsr.backends.base import load_backend
 from bidiffsr.config import Quality
 from bidiffsr.errors import (
     CheckpointError,
@@ -21,10 +21,12 @@ from bidiffsr.errors import (
     MemoryEstimateError,
     NumericalError,
 )
-from bidiffsr.images import Image, from_float, to_float, write_image
-from bidiffsr.resize import cubic_upscale, imresize
-from bidiffsr.results import check_result
-from bidiffsr.upscale import Upscaler, find_model, list_models
+from bidiffsr.images.codec import write_image
+from bidiffsr.images.image import Image, from_float, to_float
+from bidiffsr.images.resize import cubic_upscale, imresize
+from bidiffsr.models.catalog import find_model, list_models
+from bidiffsr.upscaling.postprocess import check_result
+from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import save_tiny_model, tiny_config, tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -356,7 +358,7 @@ def test_flat_pictures_may_stay_flat(upscaler: Upscaler) -> None:
 
 
 def test_too_little_memory_is_said_before_any_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bidiffsr.memory.available_memory", lambda: 1000)
+    monkeypatch.setattr("bidiffsr.system.memory.available_memory", lambda: 1000)
     upscaler = Upscaler(Broken(np.nan), tiny_config())
     with pytest.raises(MemoryEstimateError, match="32x16 pixels needs about"):
         upscaler(picture(4, 8))

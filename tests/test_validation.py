@@ -9,8 +9,9 @@ import pytest
 
 from bidiffsr.config import ValidationConfig
 from bidiffsr.evaluation import bicubic, evaluate
-from bidiffsr.images import Image, read_image, write_image
-from bidiffsr.resize import imresize
+from bidiffsr.images.codec import read_image, write_image
+from bidiffsr.images.image import Image
+from bidiffsr.images.resize import imresize
 from bidiffsr.training.validation import Validation
 from tiny_model import tiny_config, tiny_network
 

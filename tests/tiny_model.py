@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bidiffsr.checkpoint import save_model
+from bidiffsr.backends.pytorch import TorchBackend
 from bidiffsr.config import (
     AngularSchedule,
     BiDiffSRConfig,
@@ -15,9 +15,9 @@ from bidiffsr.config import (
     ModelConfig,
     SamplingConfig,
 )
+from bidiffsr.models.trained import save_model
 from bidiffsr.nn import build_network
-from bidiffsr.torch_backend import TorchBackend
-from bidiffsr.upscale import Upscaler
+from bidiffsr.upscaling.upscaler import Upscaler
 
 NETWORK = BiDiffSRConfig(
     channels=8,

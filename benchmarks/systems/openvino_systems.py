@@ -93,7 +93,7 @@ class OpenVINO(System):
         import openvino as ov
 
         from benchmarks.systems.openvino_graph import build_graph
-        from bidiffsr.checkpoint import load_model
+        from bidiffsr.models.trained import load_model
         from bidiffsr.nn import BiDiffSRUNet
 
         network, _ = load_model(workload.model)

@@ -16,7 +16,7 @@ class TorchBinarizedOnce(System):
     """Eager or compiled, with the weights' signs and scales taken at loading, not in each step."""
 
     compiled: bool = False
-    needs: ClassVar[tuple[str, ...]] = ("torch", "bidiffsr.torch_backend")
+    needs: ClassVar[tuple[str, ...]] = ("torch", "bidiffsr.backends.pytorch")
 
     @property
     def name(self) -> str:
@@ -26,8 +26,8 @@ class TorchBinarizedOnce(System):
     def load(self, workload: Workload, threads: int) -> Predictor:
         import torch
 
-        from bidiffsr.checkpoint import load_model
-        from bidiffsr.torch_backend import TorchBackend
+        from bidiffsr.backends.pytorch import TorchBackend
+        from bidiffsr.models.trained import load_model
 
         torch.set_num_threads(threads)
         network, _ = load_model(workload.model)

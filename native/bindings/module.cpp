@@ -180,7 +180,7 @@ nb::list list_kernels() {
 
 NB_MODULE(_native, m) {
   using namespace bidiffsr;
-  m.doc() = "The native engine; see bidiffsr.engine.";
+  m.doc() = "The native engine; see bidiffsr.backends.engine.";
   nb::class_<Engine>(m, "Engine")
       .def_prop_ro("kernel", [](const Engine& engine) { return engine.kernel().name; })
       .def_prop_ro("threads", &Engine::threads)

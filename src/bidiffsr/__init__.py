@@ -14,13 +14,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bidiffsr.checkpoint import from_reference, load_model
-    from bidiffsr.engine import Engine
+    from bidiffsr.backends.engine import Engine
     from bidiffsr.errors import BidiffsrError
     from bidiffsr.evaluation import niqe, psnr, ssim
-    from bidiffsr.images import Image, read_image, write_image
-    from bidiffsr.resize import cubic_upscale, imresize
-    from bidiffsr.upscale import Upscaler, list_models
+    from bidiffsr.images.codec import read_image, write_image
+    from bidiffsr.images.image import Image
+    from bidiffsr.images.resize import cubic_upscale, imresize
+    from bidiffsr.models.catalog import list_models
+    from bidiffsr.models.published import from_reference
+    from bidiffsr.models.trained import load_model
+    from bidiffsr.upscaling.upscaler import Upscaler
 
     __version__: str
 
@@ -44,19 +47,19 @@ __all__ = [
 
 _MODULE_OF = {
     "BidiffsrError": "bidiffsr.errors",
-    "Engine": "bidiffsr.engine",
-    "Image": "bidiffsr.images",
-    "Upscaler": "bidiffsr.upscale",
-    "cubic_upscale": "bidiffsr.resize",
-    "from_reference": "bidiffsr.checkpoint",
-    "imresize": "bidiffsr.resize",
-    "list_models": "bidiffsr.upscale",
-    "load_model": "bidiffsr.checkpoint",
+    "Engine": "bidiffsr.backends.engine",
+    "Image": "bidiffsr.images.image",
+    "Upscaler": "bidiffsr.upscaling.upscaler",
+    "cubic_upscale": "bidiffsr.images.resize",
+    "from_reference": "bidiffsr.models.published",
+    "imresize": "bidiffsr.images.resize",
+    "list_models": "bidiffsr.models.catalog",
+    "load_model": "bidiffsr.models.trained",
     "niqe": "bidiffsr.evaluation",
     "psnr": "bidiffsr.evaluation",
-    "read_image": "bidiffsr.images",
+    "read_image": "bidiffsr.images.codec",
     "ssim": "bidiffsr.evaluation",
-    "write_image": "bidiffsr.images",
+    "write_image": "bidiffsr.images.codec",
 }
 
 

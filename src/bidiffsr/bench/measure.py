@@ -17,7 +17,7 @@ from bidiffsr.bench.layers import LayerRow, layer_rows
 from bidiffsr.bench.systems import Engine, System, Workload
 from bidiffsr.bench.worker import Worker, WorkerError
 from bidiffsr.errors import ConfigError
-from bidiffsr.model_file import open_model_file
+from bidiffsr.models.container import open_model_file
 
 # Seconds after a step in which its threads come to rest.
 _PAUSE = 0.03

@@ -19,7 +19,7 @@ def save_random_model(path: Path, config: ModelConfig) -> None:
     """
     import torch
 
-    from bidiffsr.checkpoint import save_model
+    from bidiffsr.models.trained import save_model
     from bidiffsr.nn import build_network
 
     torch.manual_seed(0)

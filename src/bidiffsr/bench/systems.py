@@ -131,7 +131,7 @@ class Engine(System):
 class TorchEager(System):
     """PyTorch, float32, as `bidiffsr upscale` runs it where there is no engine."""
 
-    needs: ClassVar[tuple[str, ...]] = ("torch", "bidiffsr.torch_backend")
+    needs: ClassVar[tuple[str, ...]] = ("torch", "bidiffsr.backends.pytorch")
 
     @property
     def scales(self) -> bool:
@@ -147,7 +147,7 @@ class TorchEager(System):
         """See ``System.load``."""
         import torch
 
-        from bidiffsr.torch_backend import TorchBackend
+        from bidiffsr.backends.pytorch import TorchBackend
 
         torch.set_num_threads(threads)
         return TorchBackend.load(workload.model, "cpu")[0]

@@ -108,7 +108,7 @@ class Host:
     def load(self, system: System, workload: Workload, threads: int) -> None:
         """``System.load``, after importing what it needs."""
         if system.keeps_freed_memory:
-            from bidiffsr.process import keep_freed_memory
+            from bidiffsr.system.process import keep_freed_memory
 
             keep_freed_memory()
         for module in system.needs:

@@ -14,8 +14,8 @@ from cyclopts import CycloptsError
 
 from bidiffsr.cli import models, pictures, research, speed  # noqa: F401  they add their commands
 from bidiffsr.cli.app import app
-from bidiffsr.process import keep_freed_memory, sigterm_interrupts
-from bidiffsr.terminal import complain, note, told
+from bidiffsr.cli.terminal import complain, note, told
+from bidiffsr.system.process import keep_freed_memory, sigterm_interrupts
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.errors import OutputError
-from bidiffsr.files import write_atomically
+from bidiffsr.system.files import write_atomically
 
 if TYPE_CHECKING:
     from bidiffsr.config import ModelConfig

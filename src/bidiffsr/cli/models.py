@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from bidiffsr.cli.app import Count, app, published_models
+from bidiffsr.cli.terminal import metric, print_config, print_counts, say
 from bidiffsr.errors import ConfigError, OutputError
-from bidiffsr.terminal import metric, print_config, print_counts, say
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +41,7 @@ def convert(
         overwrite: Replace the output if it exists.
     """
     _check_model_output(output, overwrite=overwrite)
-    from bidiffsr.checkpoint import save_model
+    from bidiffsr.models.trained import save_model
 
     network, config = _checkpoint(checkpoint, options)
     save_model(output, network, _with_keys(config, overrides, checkpoint))
@@ -80,15 +80,15 @@ def pack(
         overwrite: Replace the output if it exists.
     """
     _check_model_output(output, overwrite=overwrite)
-    from bidiffsr.model_file import is_model
-    from bidiffsr.packed import load_packed, save_packed
+    from bidiffsr.models.container import is_model
+    from bidiffsr.models.packed import load_packed, save_packed
 
     if options is None and is_model(checkpoint):
         model = load_packed(checkpoint)
         config, tensors = model.config, model.tensors
         network = _checkpoint(checkpoint, None)[0] if verify else None
     else:
-        from bidiffsr.checkpoint import parameters_of
+        from bidiffsr.models.trained import parameters_of
 
         network, config = _checkpoint(checkpoint, options)
         tensors = parameters_of(network)
@@ -96,7 +96,7 @@ def pack(
     save_packed(output, config, tensors, float_type=float_type)
     say(f"{output}: {metric(output.stat().st_size)}B")
     if verify and network is not None:
-        from bidiffsr.verify import compare_backends
+        from bidiffsr.backends.compare import compare_backends
 
         for comparison in compare_backends(network, output):
             say(f"{comparison.what}: relative L2 difference {comparison.difference:.2g}")
@@ -104,8 +104,9 @@ def pack(
 
 def _checkpoint(path: Path, options: Path | None) -> tuple[nn.Module, ModelConfig]:
     """The network of a model file, or of a published checkpoint with its option file."""
-    from bidiffsr.checkpoint import convert_reference, load_model
-    from bidiffsr.model_file import is_model
+    from bidiffsr.models.container import is_model
+    from bidiffsr.models.published import convert_reference
+    from bidiffsr.models.trained import load_model
 
     ours = options is None and is_model(path)
     return load_model(path) if ours else convert_reference(path, options)
@@ -113,7 +114,7 @@ def _checkpoint(path: Path, options: Path | None) -> tuple[nn.Module, ModelConfi
 
 def _with_keys(config: ModelConfig, overrides: Sequence[str], checkpoint: Path) -> ModelConfig:
     from bidiffsr.config import ModelConfig, parse_config
-    from bidiffsr.overrides import with_overrides
+    from bidiffsr.config.overrides import with_overrides
 
     values = with_overrides(config.model_dump(mode="json"), overrides, str(checkpoint))
     changed = parse_config(ModelConfig, values, str(checkpoint))
@@ -138,10 +139,10 @@ def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> 
             for the published networks. Default: x4-small.
         size: Height and width of the output that operations are counted for. Default: 256.
     """
-    from bidiffsr.checkpoint import load_model
+    from bidiffsr.models.catalog import find_model
+    from bidiffsr.models.trained import load_model
     from bidiffsr.nn import build_network
     from bidiffsr.nn.counting import count, total
-    from bidiffsr.upscale import find_model
 
     published = published_models()
     title = model

@@ -11,14 +11,14 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.cli.app import DEFAULT_RUNNING, Count, Quality, Running, Seed, Steps, app
+from bidiffsr.cli.terminal import complain, note, progress_bars, say, tally
 from bidiffsr.errors import BidiffsrError
-from bidiffsr.terminal import complain, note, progress_bars, say, tally
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from bidiffsr.jobs import Job
-    from bidiffsr.upscale import Upscaler
+    from bidiffsr.batch.jobs import Job
+    from bidiffsr.upscaling.upscaler import Upscaler
 
 
 @app.command
@@ -68,9 +68,9 @@ def upscale(
         max_memory: What the program may take, such as 2G or 800M. Default: most of what is free.
         file_quality: 1 to 100, for JPEG and WebP. Default: 95.
     """
-    from bidiffsr.jobs import find_sources, plan_jobs
-    from bidiffsr.memory import parse_bytes
-    from bidiffsr.upscale import Upscaler
+    from bidiffsr.batch.jobs import find_sources, plan_jobs
+    from bidiffsr.system.memory import parse_bytes
+    from bidiffsr.upscaling.upscaler import Upscaler
 
     memory = None if max_memory is None else parse_bytes(max_memory)
     sources = find_sources(pictures, recursive=recursive)
@@ -107,7 +107,7 @@ def upscale(
 
 
 def _upscale_one(bars: Progress, upscaler: Upscaler, job: Job, settings: dict[str, Any]) -> None:
-    from bidiffsr.jobs import upscale_file
+    from bidiffsr.batch.jobs import upscale_file
 
     task = bars.add_task(job.source.name, total=None, status="")
     started = time.perf_counter()

@@ -24,9 +24,9 @@ from bidiffsr.cli.app import (
     check_text_output,
     write_text,
 )
+from bidiffsr.cli.terminal import note, output_console, progress_bars, say, training_display
 from bidiffsr.errors import ConfigError
-from bidiffsr.process import stop_requests
-from bidiffsr.terminal import note, output_console, progress_bars, say, training_display
+from bidiffsr.system.process import stop_requests
 
 if TYPE_CHECKING:
     from bidiffsr.evaluation import Metric
@@ -121,7 +121,7 @@ def _methods(
 ) -> tuple[dict[str, Method], int]:
     """What is scored, by the names of the rows, and the scale."""
     from bidiffsr.evaluation import bicubic
-    from bidiffsr.upscale import Upscaler
+    from bidiffsr.upscaling.upscaler import Upscaler
 
     upscalers = {
         name: Upscaler.from_pretrained(name, scale=scale, **asdict(running))
@@ -166,7 +166,7 @@ def train(
         config: The YAML file.
     """
     from bidiffsr.config import TrainingConfig, load_yaml, parse_config
-    from bidiffsr.overrides import with_overrides
+    from bidiffsr.config.overrides import with_overrides
 
     values = with_overrides(load_yaml(config), overrides, str(config))
     settings = parse_config(TrainingConfig, values, str(config))

@@ -13,8 +13,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.cli.app import Count, app, check_text_output, published_models, write_text
+from bidiffsr.cli.terminal import output_console, progress_bars, say
 from bidiffsr.errors import ConfigError
-from bidiffsr.terminal import output_console, progress_bars, say
 
 
 @app.command
@@ -72,7 +72,7 @@ def bench(
 def _measured_model(model: str, folder: Path) -> AbstractContextManager[Path]:
     """The file to measure, made up for the published networks."""
     from bidiffsr.bench import Worker
-    from bidiffsr.upscale import find_model
+    from bidiffsr.models.catalog import find_model
 
     published = published_models()
     if model not in published:
@@ -86,8 +86,8 @@ def _measured_model(model: str, folder: Path) -> AbstractContextManager[Path]:
 @app.command
 def kernels() -> None:
     """List the instruction sets that the engine was built for, and which of them it uses."""
-    from bidiffsr.engine import KERNEL_VARIABLE, chosen_kernel
-    from bidiffsr.engine import kernels as every_kernel
+    from bidiffsr.backends.engine import KERNEL_VARIABLE, chosen_kernel
+    from bidiffsr.backends.engine import kernels as every_kernel
 
     chosen = chosen_kernel()
     forced = os.environ.get(KERNEL_VARIABLE)

@@ -21,8 +21,10 @@ from bidiffsr.config import DegradationConfig
 from bidiffsr.data.degradation import REACH, degrade
 from bidiffsr.data.store import Pair, PictureStore
 from bidiffsr.errors import ConfigError
-from bidiffsr.images import find_images, from_float, read_image, to_float
-from bidiffsr.resize import cubic_upscale, imresize, mod_crop
+from bidiffsr.images.codec import read_image
+from bidiffsr.images.find import find_images
+from bidiffsr.images.image import from_float, to_float
+from bidiffsr.images.resize import cubic_upscale, imresize, mod_crop
 
 # Low-resolution pixels around a crop that the four-tap upscaling reads.
 _MARGIN = 3

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.config import DegradationConfig
-from bidiffsr.images import from_float, through_jpeg, to_float
+from bidiffsr.images.codec import through_jpeg
+from bidiffsr.images.image import from_float, to_float
 
 REACH = 8
 """Pixels around a window that it depends on: the blur's tails, and the side of a JPEG block."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.errors import ConfigError
-from bidiffsr.files import printable, write_atomically
+from bidiffsr.system.files import printable, write_atomically
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Pair: TypeAlias = tuple[Pixels, Pixels]

@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from bidiffsr.diffusion.formulation import Denoiser
 from bidiffsr.diffusion.prediction import Array
-from bidiffsr.diffusion.process import Denoiser
 from bidiffsr.diffusion.schedule import Schedule
 from bidiffsr.errors import ConfigError
 

@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from bidiffsr.errors import ImageError
-from bidiffsr.evaluation._pixels import Uint8Array
-from bidiffsr.files import StrPath
-from bidiffsr.images import find_images, read_image
-from bidiffsr.resize import imresize, mod_crop
+from bidiffsr.evaluation.pixels import Uint8Array
+from bidiffsr.images.codec import read_image
+from bidiffsr.images.find import find_images
+from bidiffsr.images.resize import imresize, mod_crop
+from bidiffsr.system.files import StrPath
 
 
 @dataclass(frozen=True, eq=False)

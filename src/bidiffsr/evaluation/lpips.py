@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.errors import CheckpointError, ImageError
-from bidiffsr.evaluation._pixels import Uint8Array, check_same_form
-from bidiffsr.files import StrPath
-from bidiffsr.model_file import TensorFile, open_tensor_file
+from bidiffsr.evaluation.pixels import Uint8Array, check_same_form
+from bidiffsr.models.container import TensorFile, open_tensor_file
+from bidiffsr.system.files import StrPath
 
 Float32Array: TypeAlias = NDArray[np.float32]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.errors import ImageError
-from bidiffsr.evaluation._pixels import (
+from bidiffsr.evaluation.pixels import (
     FloatArray,
     Uint8Array,
     check_same_form,

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.errors import ImageError
-from bidiffsr.evaluation._pixels import FloatArray, check_rgb8, crop_border, filter_valid, luma
+from bidiffsr.evaluation.pixels import FloatArray, check_rgb8, crop_border, filter_valid, luma
 
 Float32Array: TypeAlias = NDArray[np.float32]
 

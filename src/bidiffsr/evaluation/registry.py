@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bidiffsr.evaluation._pixels import Uint8Array
 from bidiffsr.evaluation.lpips import installed
 from bidiffsr.evaluation.metrics import psnr, ssim
 from bidiffsr.evaluation.niqe import niqe
+from bidiffsr.evaluation.pixels import Uint8Array
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from bidiffsr.errors import ConfigError, ImageError
-from bidiffsr.evaluation._pixels import Uint8Array, check_rgb8
 from bidiffsr.evaluation.benchmark import Benchmark, Pair
+from bidiffsr.evaluation.pixels import Uint8Array, check_rgb8
 from bidiffsr.evaluation.registry import METRICS, Metric
-from bidiffsr.files import StrPath
-from bidiffsr.resize import imresize
+from bidiffsr.images.resize import imresize
+from bidiffsr.system.files import StrPath
 
 if TYPE_CHECKING:
     from rich.table import Table

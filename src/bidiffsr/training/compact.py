@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from bidiffsr.errors import TrainingError
-from bidiffsr.files import write_atomically
+from bidiffsr.system.files import write_atomically
 from bidiffsr.training.state import opened, sealed
 
 PART_BYTES = 16 * 2**20

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bidiffsr.checkpoint import load_model
 from bidiffsr.config import TrainingConfig, ValidationConfig
+from bidiffsr.models.trained import load_model
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count
 from bidiffsr.training.trainer import train

@@ -21,13 +21,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
 from bidiffsr.binary import BinaryConv2d, compiled_kernels, fuse
-from bidiffsr.checkpoint import load_model, save_model
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
-from bidiffsr.diffusion.process import Diffusion
+from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.errors import TrainingError
-from bidiffsr.files import write_atomically
+from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import build_network
+from bidiffsr.system.files import write_atomically
 from bidiffsr.training.compact import read_compact
 from bidiffsr.training.initial import begin
 from bidiffsr.training.log import TrainingLog

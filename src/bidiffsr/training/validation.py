@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from bidiffsr.backends.pytorch import TorchBackend
 from bidiffsr.config import ModelConfig, ValidationConfig
 from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.evaluation.benchmark import Benchmark
-from bidiffsr.images import Image, write_image
-from bidiffsr.torch_backend import TorchBackend
-from bidiffsr.upscale import Upscaler
+from bidiffsr.images.codec import write_image
+from bidiffsr.images.image import Image
+from bidiffsr.upscaling.upscaler import Upscaler
 
 # Rows of the sample grid and side of its cells: a glance, not an archive.
 _GRID_ROWS = 4

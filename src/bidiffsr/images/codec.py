@@ -1,32 +1,18 @@
-"""Pictures in and out of files, and the one place that states value ranges.
-
-===========  ===============  ==================================================
-dtype        range            where
-===========  ===============  ==================================================
-``uint8``    0 ... 255        files, `Image`
-``uint16``   0 ... 65535      files, `Image`
-``float32``  0.0 ... 1.0      everything that computes; 1.0 is 255 or 65535
-===========  ===============  ==================================================
-
-Arrays are height x width x channels, alpha is height x width. Sample values stay in the colour
-space of their file, gamma encoding included; the ICC profile that explains them travels along.
-"""
+"""Pictures in and out of files."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from bidiffsr.errors import ConfigError, ImageError, NumericalError, OutputError
-from bidiffsr.files import StrPath, printable, reason, write_atomically
-from bidiffsr.image_formats import (
+from bidiffsr.errors import ConfigError, ImageError, OutputError
+from bidiffsr.images.find import IMAGE_SUFFIXES
+from bidiffsr.images.formats import (
     FORMAT_BY_SUFFIX,
     FORMATS,
     Format,
@@ -37,110 +23,15 @@ from bidiffsr.image_formats import (
     resolution,
     with_metadata,
 )
+from bidiffsr.images.image import Image, from_float, peak, to_float
+from bidiffsr.system.files import StrPath, printable, reason, write_atomically
 
 if TYPE_CHECKING:
     import pyvips
 
-IMAGE_SUFFIXES = tuple(FORMAT_BY_SUFFIX)
-"""Lower-case suffixes of the pictures `write_image` writes and `find_images` finds."""
 
 MAX_PIXELS = 1 << 28
 """Pictures of more pixels (268 million) are taken for decompression bombs unless told otherwise."""
-
-
-@dataclass(frozen=True, eq=False)
-class Image:
-    """A decoded picture, upright, with what is needed to write it back faithfully.
-
-    Attributes:
-        pixels: (H, W, 3), uint8 or uint16; a grey picture has three equal channels.
-        alpha: (H, W), dtype of `pixels`, 0 is transparent; colour is not premultiplied by it.
-        grey: whether the file held grey samples, and should again.
-        icc: the ICC profile the samples are in; None means sRGB (or sRGB's grey).
-        dpi: horizontal and vertical resolution, dots per inch; None where the file states none.
-
-    Raises:
-        ImageError: the arrays are not of these shapes and dtypes.
-    """
-
-    pixels: NDArray[Any]
-    alpha: NDArray[Any] | None = None
-    grey: bool = False
-    icc: bytes | None = None
-    dpi: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        pixels, alpha = self.pixels, self.alpha
-        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
-            raise ImageError(f"pixels have shape {pixels.shape}; expected height x width x 3")
-        if pixels.dtype not in (np.uint8, np.uint16):
-            raise ImageError(
-                f"pixels are {pixels.dtype}; expected uint8 or uint16; from_float makes them"
-            )
-        if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
-            raise ImageError(
-                f"alpha is {alpha.dtype} of shape {alpha.shape}; "
-                f"expected {pixels.dtype} of shape {pixels.shape[:2]}, like the pixels"
-            )
-
-    @property
-    def height(self) -> int:
-        """Number of rows."""
-        return self.pixels.shape[0]
-
-    @property
-    def width(self) -> int:
-        """Number of columns."""
-        return self.pixels.shape[1]
-
-
-def to_float(pixels: NDArray[Any]) -> NDArray[np.float32]:
-    """Samples of any shape, uint8 or uint16, as float32 in [0, 1].
-
-    Raises:
-        ImageError: another dtype.
-    """
-    return np.divide(pixels, np.float32(_peak(pixels.dtype)), dtype=np.float32)
-
-
-def from_float(image: NDArray[np.floating], dtype: DTypeLike = np.uint8) -> NDArray[Any]:
-    """Floats as uint8 or uint16 samples: clipped to [0, 1], scaled, rounded half up.
-
-    The inverse of `to_float`, exactly.
-
-    Raises:
-        ImageError: `image` is not floating point, or `dtype` is neither uint8 nor uint16.
-        NumericalError: `image` holds NaN, for which there is no sample value.
-    """
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ImageError(f"picture is {image.dtype}; expected floats in [0, 1]; see to_float")
-    peak = _peak(dtype)
-    scaled = np.clip(image, 0, 1, dtype=np.promote_types(image.dtype, np.float32))
-    if np.isnan(scaled).any():
-        raise NumericalError("picture holds NaN; expected numbers in [0, 1]")
-    scaled *= peak
-    scaled += 0.5  # the conversion below drops the fraction, so this rounds half up
-    return scaled.astype(dtype)
-
-
-def premultiply(colour: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Colour weighted by its opacity: what may be filtered together with `alpha`.
-
-    Args:
-        colour: (H, W, C), float32 in [0, 1].
-        alpha: (H, W), float32 in [0, 1].
-    """
-    return np.multiply(colour, alpha[..., None], dtype=np.float32)
-
-
-def unpremultiply(colour: NDArray[np.float32], alpha: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of `premultiply`, clipped to [0, 1].
-
-    Where alpha is below half a 16-bit step, hence stored as 0, colour cannot be seen and is 0.
-    """
-    visible = alpha >= 0.5 / 65535
-    divisor = np.where(visible, alpha, np.inf)  # finite / inf is 0, without a warning
-    return np.clip(np.divide(colour, divisor[..., None], dtype=np.float32), 0, 1)
 
 
 def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
@@ -256,47 +147,6 @@ def check_output(path: StrPath, *, overwrite: bool = False) -> Format:
     return format_
 
 
-def find_images(paths: StrPath | Iterable[StrPath], *, recursive: bool = False) -> list[Path]:
-    """Expand files and folders into picture files, each once.
-
-    Args:
-        paths: files, taken whatever their suffix, and folders, of which the files with one of
-            `IMAGE_SUFFIXES` are taken in order of name; hidden files and folders are skipped.
-        recursive: whether to look into folders inside folders (not through symbolic links).
-
-    Raises:
-        ImageError: a path does not exist, a folder cannot be listed, or there is no picture at all.
-    """
-    given = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    found: dict[Path, None] = {}
-    for path in map(Path, given):
-        if path.is_dir():
-            found.update(dict.fromkeys(_pictures_in(path, recursive=recursive)))
-        elif path.exists():
-            found[path] = None
-        else:
-            raise ImageError(f"{printable(path)}: no such file or folder; check the name")
-    if not found:
-        where = ", ".join(map(printable, given)) or "no paths"
-        raise ImageError(f"{where}: no pictures; expected files ending {' '.join(IMAGE_SUFFIXES)}")
-    return list(found)
-
-
-def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise ImageError(f"{printable(error.filename)}: cannot be listed ({reason(error)})")
-
-    pictures = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        pictures += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in FORMAT_BY_SUFFIX
-        ]
-    return sorted(pictures)
-
-
 def _read_bytes(path: StrPath) -> bytes:
     # Python reads the file because libvips gives some names a meaning of its own ("a[page=1].tif").
     try:
@@ -376,15 +226,8 @@ def _to_vips(image: Image, format_: Format) -> pyvips.Image:
     picture = libvips().Image.new_from_array(np.ascontiguousarray(samples), interpretation=space)
     picture = with_metadata(picture, dpi=image.dpi, icc=image.icc)
     if alpha is not None and not format_.alpha:
-        white = _peak(samples.dtype)
+        white = peak(samples.dtype)
         picture = picture.flatten(background=[white], max_alpha=white)
     if image.grey and image.icc is not None and not format_.grey:
         picture = picture.icc_transform("srgb", embedded=True)
     return picture
-
-
-def _peak(dtype: DTypeLike) -> int:
-    dtype = np.dtype(dtype)
-    if dtype not in (np.uint8, np.uint16):
-        raise ImageError(f"samples are {dtype}; expected uint8 or uint16")
-    return int(np.iinfo(dtype).max)

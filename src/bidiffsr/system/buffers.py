@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidiffsr.errors import OutputError
-from bidiffsr.files import printable, reason
+from bidiffsr.system.files import printable, reason
 
 _STRIP_PIXELS = 1 << 18  # a few megabytes for each float array
 

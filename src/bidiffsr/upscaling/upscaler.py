@@ -5,30 +5,31 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from importlib.resources import as_file, files
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 
-from bidiffsr.backends import Backend, BackendOptions, load_backend
+from bidiffsr.backends.base import Backend, BackendOptions, load_backend
 from bidiffsr.config import ModelConfig, Quality, SamplingConfig, parse_config
-from bidiffsr.diffusion.process import Diffusion
-from bidiffsr.errors import CheckpointError, ConfigError
-from bidiffsr.files import printable
-from bidiffsr.forms import accept
-from bidiffsr.images import Image, premultiply, to_float
-from bidiffsr.memory import MemoryPlan, TileSize, held_memory, memory_limit, plan_memory
-from bidiffsr.resize import LARGEST_SCALE
-from bidiffsr.results import finish
-from bidiffsr.sampling import PictureSampler, back_project, picture_bytes, upscaled_condition
-from bidiffsr.tiling import TiledNetwork, least_tile
+from bidiffsr.diffusion.formulation import Diffusion
+from bidiffsr.errors import ConfigError
+from bidiffsr.images.convert import accept
+from bidiffsr.images.image import Image, premultiply, to_float
+from bidiffsr.images.resize import LARGEST_SCALE
+from bidiffsr.models.catalog import find_model
+from bidiffsr.system.memory import held_memory, memory_limit
+from bidiffsr.upscaling.planning import MemoryPlan, TileSize, plan_memory
+from bidiffsr.upscaling.postprocess import finish
+from bidiffsr.upscaling.sampling import (
+    PictureSampler,
+    back_project,
+    picture_bytes,
+    upscaled_condition,
+)
+from bidiffsr.upscaling.tiling import TiledNetwork, least_tile
 
 # The published test code pads to this, whatever the network needs.
 _PAD_MULTIPLE = 8
-
-_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -281,45 +282,3 @@ class Upscaler:
                 SamplingConfig, sampling.model_dump() | {"steps": steps}, "sampling"
             )
         return sampling
-
-
-def list_models() -> list[str]:
-    """The names of the models that ship with the package."""
-    paths = (Path(file.name) for file in _weights().iterdir())
-    return sorted(path.stem for path in paths if path.suffix == _SUFFIX)
-
-
-def find_model(
-    model: str | os.PathLike[str], scale: float | None = None
-) -> AbstractContextManager[Path]:
-    """The file of a model that ships with the package, by its name, or of another by its path.
-
-    Args:
-        model: see ``Upscaler.from_pretrained``.
-        scale: what "default" is for; None: as much as there is.
-
-    Raises:
-        CheckpointError: ``model`` is neither.
-    """
-    shipped, name = list_models(), os.fspath(model)
-    if name == "default":
-        # Up to ×2, what was trained for that is better than a ×4 result made smaller.
-        doubles = scale is not None and scale <= 2 and "x2-small" in shipped
-        name = "x2-small" if doubles else "x4-small"
-    if name in shipped:
-        return as_file(_weights() / f"{name}{_SUFFIX}")
-    try:
-        missing = not Path(model).is_file()
-    except OSError:
-        missing = False  # reading it will say why
-    if missing:
-        names = ", ".join(["default", *shipped])
-        raise CheckpointError(
-            f"{printable(model)}: no such file, and bidiffsr ships no model of this name; "
-            f"check the path, or choose one of {names}"
-        )
-    return nullcontext(Path(model))
-
-
-def _weights() -> Traversable:
-    return files("bidiffsr") / "weights"

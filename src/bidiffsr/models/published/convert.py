@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr.binary import ConvBlock
-from bidiffsr.checkpoint.options import reference_model_config, reference_network_config
-from bidiffsr.checkpoint.tensors import check_fits, load_into, read_tensors
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, load_yaml
 from bidiffsr.errors import CheckpointError, ConfigError
-from bidiffsr.model_file import parse_json
+from bidiffsr.models.container import parse_json
+from bidiffsr.models.published.options import reference_model_config, reference_network_config
+from bidiffsr.models.published.tensors import check_fits, load_into, read_tensors
 from bidiffsr.nn import BiDiffSRUNet
 from bidiffsr.nn.blocks import ConsistentDown, ConsistentUp, ResidualBlock, ShuffleFusion
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bidiffsr.checkpoint import load_model
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
-from bidiffsr.memory import is_out_of_memory
+from bidiffsr.models.trained import load_model
+from bidiffsr.system.memory import is_out_of_memory
 
 # Measured growth of the peak resident set over one step (`make bench`): full-size feature maps of
 # `channels` float32 values, and what does not grow with the picture.

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bidiffsr.canvas import new_canvas, release, strips
 from bidiffsr.config import SamplingConfig
+from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.diffusion.noise import normal_noise
-from bidiffsr.diffusion.process import Diffusion
 from bidiffsr.diffusion.samplers import SAMPLERS, transitions
 from bidiffsr.errors import NumericalError
-from bidiffsr.resize import cubic_upscale, imresize
-from bidiffsr.tiling import TiledNetwork
+from bidiffsr.images.resize import cubic_upscale, imresize
+from bidiffsr.system.buffers import new_canvas, release, strips
+from bidiffsr.upscaling.tiling import TiledNetwork
 
 Floats = NDArray[np.float32]
 Predict = Callable[[Floats, Floats, NDArray[np.int64]], Floats]

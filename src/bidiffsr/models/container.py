@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from bidiffsr.config import ModelConfig, parse_config
 from bidiffsr.errors import CheckpointError, ConfigError
-from bidiffsr.files import StrPath, printable, reason, write_atomically
+from bidiffsr.system.files import StrPath, printable, reason, write_atomically
 
 METADATA_KEY = "bidiffsr"
 FORMAT_KEY = "bidiffsr.format"

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidiffsr.canvas import new_canvas, release, strips
 from bidiffsr.errors import NumericalError
-from bidiffsr.images import Image, from_float, premultiply, to_float, unpremultiply
-from bidiffsr.resize import LARGEST_SCALE, imresize, resized_length
+from bidiffsr.images.image import Image, from_float, premultiply, to_float, unpremultiply
+from bidiffsr.images.resize import LARGEST_SCALE, imresize, resized_length
+from bidiffsr.system.buffers import new_canvas, release, strips
 
 # A result may differ from its input by this much (RMS, [0, 1]) and no more when both are shrunk to
 # a quarter of the input's size: only there do stripes and text, which upscaling has to invent

@@ -60,7 +60,7 @@ def explanation(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
         return f"{error.name} is not installed; pip install 'bidiffsr[{_EXTRAS[error.name]}]'"
-    from bidiffsr.memory import is_out_of_memory
+    from bidiffsr.system.memory import is_out_of_memory
 
     if is_out_of_memory(error):
         return "the memory ran out; close other programs, or take a smaller picture, crop or batch"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bidiffsr.config import ModelConfig, SR3Config
 from bidiffsr.errors import ConfigError
-from bidiffsr.model_file import open_model_file
+from bidiffsr.models.container import open_model_file
 
 
 class Backend(Protocol):
@@ -75,7 +75,7 @@ def _is_foreign(path: Path) -> bool:
 
 
 def _engine(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
-    from bidiffsr.engine import Engine
+    from bidiffsr.backends.engine import Engine
 
     if options.device not in (None, "cpu"):
         raise ConfigError(
@@ -88,7 +88,7 @@ def _engine(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
 
 def _torch(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
     try:
-        from bidiffsr.torch_backend import TorchBackend
+        from bidiffsr.backends.pytorch import TorchBackend
     except ModuleNotFoundError as error:
         raise ConfigError(f"{error.name} is not installed; pip install 'bidiffsr[torch]'") from None
     try:

@@ -14,19 +14,13 @@ from pathlib import Path
 from typing import Unpack
 
 from bidiffsr.errors import ConfigError, MemoryEstimateError, NumericalError, OutputError
-from bidiffsr.images import (
-    IMAGE_SUFFIXES,
-    Image,
-    StrPath,
-    check_output,
-    find_images,
-    read_image,
-    write_image,
-)
-from bidiffsr.memory import is_out_of_memory
-from bidiffsr.resize import resized_length
-from bidiffsr.results import check_result
-from bidiffsr.upscale import Settings, Upscaler, UpscaleStep
+from bidiffsr.images.codec import StrPath, check_output, read_image, write_image
+from bidiffsr.images.find import IMAGE_SUFFIXES, find_images
+from bidiffsr.images.image import Image
+from bidiffsr.images.resize import resized_length
+from bidiffsr.system.memory import is_out_of_memory
+from bidiffsr.upscaling.postprocess import check_result
+from bidiffsr.upscaling.upscaler import Settings, Upscaler, UpscaleStep
 
 # Pictures' suffixes that nobody means as a folder's name, though we do not write them.
 _FOREIGN_SUFFIXES = (

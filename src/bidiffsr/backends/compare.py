@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from bidiffsr.backends.pytorch import TorchBackend
 from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.errors import NumericalError
-from bidiffsr.files import printable
-from bidiffsr.torch_backend import TorchBackend
+from bidiffsr.system.files import printable
 
 LARGEST_DIFFERENCE = 0.01
 """Of the engine from PyTorch: sums in another order flip signs of activations next to zero, which
@@ -59,7 +59,7 @@ def compare_backends(network: nn.Module, path: Path, seed: int = 0) -> Iterator[
     expected = [original.predict(*one) for one in inputs]
     yield Comparison("PyTorch, packed file against checkpoint", _difference(found, expected))
     try:
-        from bidiffsr.engine import Engine
+        from bidiffsr.backends.engine import Engine
     except ImportError:  # an installation without the compiled part
         return
     engine = Engine(path, precision="exact")

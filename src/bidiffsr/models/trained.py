@@ -10,11 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bidiffsr.checkpoint.tensors import fill
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, NetworkConfig
-from bidiffsr.model_file import open_model_file, write_model_file
-from bidiffsr.nn import build_network
-from bidiffsr.packed import (
+from bidiffsr.models.container import open_model_file, write_model_file
+from bidiffsr.models.packed import (
     Form,
     PackedWeight,
     parameter_forms,
@@ -22,6 +20,8 @@ from bidiffsr.packed import (
     save_packed,
     unpack_weight,
 )
+from bidiffsr.models.published.tensors import fill
+from bidiffsr.nn import build_network
 
 
 def save_model(

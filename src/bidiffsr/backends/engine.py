@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bidiffsr import _native
 from bidiffsr.config import ModelConfig
 from bidiffsr.errors import ConfigError
-from bidiffsr.packed import load_packed
+from bidiffsr.models.packed import load_packed
 
 Precision = Literal["fast", "exact"]
 

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.errors import CheckpointError
-from bidiffsr.files import StrPath, printable
-from bidiffsr.model_file import (
+from bidiffsr.models.container import (
     Entry,
     narrow,
     open_model_file,
@@ -24,6 +23,7 @@ from bidiffsr.model_file import (
     widen,
     write_model_file,
 )
+from bidiffsr.system.files import StrPath, printable
 
 FloatType: TypeAlias = Literal["bf16", "fp32"]
 Floats: TypeAlias = NDArray[np.float32]

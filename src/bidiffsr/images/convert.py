@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.errors import ImageError
-from bidiffsr.images import Image, read_image
+from bidiffsr.images.codec import read_image
+from bidiffsr.images.image import Image
 
 
 def accept(image: Any) -> tuple[Image, Callable[[Image], Any]]:

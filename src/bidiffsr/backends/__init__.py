@@ -1,0 +1,1 @@
+"""What runs a network: the native engine, or PyTorch."""

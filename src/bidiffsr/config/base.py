@@ -1,0 +1,107 @@
+"""What all configurations share: frozen, validated, and closed to unknown keys.
+
+Every class refuses unknown keys, so a misspelt option is an error and never a silent default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import pydantic
+import pydantic_core
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
+
+from bidiffsr.errors import ConfigError
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Timesteps = Annotated[int, Field(gt=0, le=100_000)]
+
+
+class Config(BaseModel):
+    """Base of all configurations: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def equals(default: object) -> Callable[[Any], bool]:
+    """For ``exclude_if``: a key that came later is written only where it says something new."""
+    return lambda value: value == default
+
+
+def tagged(key: str, default: str, other: str) -> Discriminator:
+    """Chooses a member of a union by ``key``, which may be left out for the ``default``."""
+
+    def choose(value: Any) -> Any:
+        named = value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
+        return named if isinstance(named, str) else str(named)
+
+    return Discriminator(
+        choose,
+        custom_error_type="tag",
+        custom_error_message=f"{key} must be '{default}' or '{other}'",
+    )
+
+
+_TAGS = {"bidiffsr", "sr3", "linear", "angular"}
+
+ConfigType = TypeVar("ConfigType", bound=Config)
+
+
+def parse_config(
+    kind: type[ConfigType], values: Any, where: str, section: str | None = None
+) -> ConfigType:
+    """Validate plain data as ``kind``.
+
+    Args:
+        kind: the configuration.
+        values: plain data.
+        where: names the file or other source in messages.
+        section: the key under which ``values`` stand there, if they are a part of it.
+
+    Raises:
+        ConfigError: naming ``where`` and the first key that does not fit.
+    """
+    try:
+        return kind.model_validate(values)
+    except pydantic.ValidationError as error:
+        # A misspelt key is named before the one that is missing for it.
+        first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        parts = [section] if section else []
+        parts += [str(part) for part in first["loc"] if part not in _TAGS]
+        key = ".".join(parts) or "configuration"
+        raise ConfigError(f"{where}: {key}: {_reason(first)}") from None
+
+
+def _reason(error: pydantic_core.ErrorDetails) -> str:
+    given = repr(error["input"])
+    shortened = given if len(given) <= 60 else f"{given[:60]}..."
+    match error["type"]:
+        case "missing":
+            return "missing"
+        case "extra_forbidden":
+            return "unknown key; correct or remove it"
+        case "model_type" | "model_attributes_type":
+            return f"expected a mapping, got {shortened}"
+        case "value_error" | "tag":
+            return error["msg"].removeprefix("Value error, ")
+        case _:
+            return f"{error['msg']}, got {shortened}"
+
+
+def load_yaml(path: Path) -> Any:
+    """Read one YAML document as plain data.
+
+    Raises:
+        ConfigError: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: is not YAML: {reason}") from None

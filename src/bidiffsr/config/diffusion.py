@@ -1,0 +1,78 @@
+"""What is diffused, and how it is sampled."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Tag, model_validator
+
+from bidiffsr.config.base import Config, Fraction, PositiveInt, Timesteps, tagged
+
+
+class LinearSchedule(Config):
+    """The published noise schedule: betas linear in t."""
+
+    kind: Literal["linear"] = "linear"
+    timesteps: Timesteps = 2000
+    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
+    beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+
+
+class AngularSchedule(Config):
+    """A short schedule at equal angles: signal cos(phi), noise sin(phi), phi = (t + 1) pi / 2T.
+
+    The last timestep holds no signal at all, so one step from it predicts the mean.
+    """
+
+    kind: Literal["angular"] = "angular"
+    timesteps: Annotated[int, Field(gt=0, le=1000)] = 8
+
+
+ScheduleConfig = Annotated[
+    Annotated[LinearSchedule, Tag("linear")] | Annotated[AngularSchedule, Tag("angular")],
+    tagged("kind", "linear", "angular"),
+]
+
+
+class DiffusionConfig(Config):
+    """What is diffused, how, and what the network predicts; defaults are the published chain."""
+
+    schedule: ScheduleConfig = LinearSchedule()
+    prediction: Literal["epsilon", "v", "sample"] = "epsilon"
+    variable: Literal["image", "residual"] = "image"
+    """Diffuse the picture itself, or its difference from the upscaled low-resolution picture."""
+    residual_scale: Annotated[float, Field(gt=0)] = 0.1
+    """A residual is divided by this before it is diffused; [0,1] picture units."""
+    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    """The predicted clean variable is clipped to [-clip, clip] at each step; null: not at all."""
+    input_scaling: Literal["none", "signal"] = "none"
+    """"signal": the network sees the noisy variable times its signal level, so nothing but the
+    upscaled picture where the level is zero."""
+
+    @model_validator(mode="after")
+    def _check(self) -> DiffusionConfig:
+        if self.prediction == "epsilon" and isinstance(self.schedule, AngularSchedule):
+            raise ValueError(
+                "prediction: epsilon says nothing of the clean variable where an angular schedule "
+                "has no signal; choose v or sample"
+            )
+        return self
+
+
+class SamplingConfig(Config):
+    """How a model is sampled."""
+
+    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+    steps: PositiveInt = 50
+    spacing: Literal["leading", "trailing"] = "leading"
+    eta: Fraction = 0.0
+    noise_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
+    """Standard deviation of the start noise; below 1 trades detail for fidelity."""
+    back_projections: Annotated[int, Field(ge=0, le=16, exclude_if=lambda count: not count)] = 0
+    """How often the clean picture is corrected by what it lacks, made small, of its source."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SamplingConfig:
+        if self.sampler != "ddim" and self.eta > 0:
+            raise ValueError(f"eta: {self.eta}, but {self.sampler} is deterministic; make it 0")
+        return self

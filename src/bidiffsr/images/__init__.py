@@ -1,0 +1,1 @@
+"""Pictures: in memory, in files, in a caller's own forms, and resized."""

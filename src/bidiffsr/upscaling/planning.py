@@ -1,0 +1,94 @@
+"""How much memory a picture will need, and what follows for its tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from bidiffsr.errors import MemoryEstimateError
+from bidiffsr.upscaling.tiling import Tiling, lay_tiles, least_tile
+
+# Up to here a picture is one tile, where the memory allows: attention compares all positions with
+# each other, and its share of the work grows with the area. At a megapixel it adds half to a step
+# of the shipped network in PyTorch, about as much as the overlaps of tiles would.
+_LARGEST_WHOLE = 1 << 20
+
+# Larger pictures get tiles of at most this side: attention adds a seventh to a step, overlaps a
+# quarter, and the whole picture's group norms are still met well (docs/method.md, "Tiles").
+_LARGEST_TILE = 512
+
+# What is neither the network's nor grows with the picture: strips of rows, libraries' first use.
+_FIXED_BYTES = 64_000_000
+
+# For each pixel of a tile: what goes into the network and what comes out, in float32.
+_TILE_BYTES = 60
+
+TileSize = int | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """How a picture will be upscaled."""
+
+    tiling: Tiling
+    on_disk: bool
+    """Whether the picture-sized arrays live in files."""
+    needed: int
+    """Estimated bytes beyond what the process holds already."""
+
+
+def plan_memory(
+    network: Callable[[int, int], int],
+    size: tuple[int, int],
+    picture: int,
+    *,
+    multiple: int,
+    tile: TileSize = "auto",
+    limit: int | None,
+    disk: bool = False,
+) -> MemoryPlan:
+    """Choose the tiles, and where the picture-sized arrays live.
+
+    Args:
+        network: bytes that one run on a tile of (height, width) takes.
+        size: height and width of the output, multiples of ``multiple``.
+        picture: bytes of all picture-sized arrays.
+        multiple: see ``lay_tiles``.
+        tile: their largest side, or "auto": the whole picture or else the largest tiles, as far as
+            the memory and the work allow.
+        limit: bytes there are; None where nobody knows.
+        disk: whether arrays may live in files. They do where they would take half of ``limit``.
+
+    Raises:
+        MemoryEstimateError: not even the smallest tiles fit, with the estimate and what there is.
+    """
+    on_disk = disk and limit is not None and picture > limit / 2
+    plans = []
+    for largest in _sides(size, multiple, tile):
+        tiling = lay_tiles(*size, largest, multiple)
+        height, width = tiling.tile
+        needed = _FIXED_BYTES + network(height, width) + _TILE_BYTES * height * width
+        plans.append(MemoryPlan(tiling, on_disk, needed + (0 if on_disk else picture)))
+    for plan in plans:
+        if limit is None or plan.needed <= limit:
+            return plan
+    least, (height, width) = min(plan.needed for plan in plans), size
+    raise MemoryEstimateError(
+        f"an output of {width}x{height} pixels needs about {least / 1e9:.1f} GB of memory and "
+        f"{max(limit or 0, 0) / 1e9:.1f} GB are free or allowed; close other programs, allow more, "
+        "or upscale a smaller picture"
+    )
+
+
+def _sides(size: tuple[int, int], multiple: int, tile: TileSize) -> list[int]:
+    """Sides to try, the best first."""
+    if tile != "auto":
+        return [tile]
+    height, width = size
+    sides = [max(size)] if height * width <= _LARGEST_WHOLE else []
+    side, least = max(_LARGEST_TILE, least_tile(multiple)), least_tile(multiple)
+    while side > least:
+        sides.append(side)
+        side //= 2
+    return [*sides, least]
