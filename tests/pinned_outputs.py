@@ -79,8 +79,9 @@ def upscaled() -> Iterator[tuple[str, str]]:
         torch = Upscaler.from_pretrained(_model(name), backend="torch", device="cpu")
         result = torch(found["alpha"], quality="balanced", seed=7)
         yield f"torch {name} balanced alpha", _digest(result)
-    samples = engine(found["grey"], steps=3, samples=2, scale=1.5)
-    yield f"engine {name} two samples at 1.5", _digest(samples[1])
+        if name == "x4-real":
+            samples = engine(found["grey"], steps=3, samples=2, scale=1.5)
+            yield f"engine {name} two samples at 1.5", _digest(samples[1])
 
 
 def packed() -> Iterator[tuple[str, str]]:

@@ -76,15 +76,20 @@ def test_there_are_few_names_and_all_are_there() -> None:
 
 
 def test_names_are_those_of_the_modules() -> None:
-    from bidiffsr import checkpoint, errors, evaluation, images, resize, upscale
+    from bidiffsr import errors, evaluation, images
+    from bidiffsr.backends import engine
+    from bidiffsr.models import catalog, published, trained
+    from bidiffsr.upscaling import upscaler
 
     for module, names in {
-        checkpoint: ("from_reference", "load_model"),
+        catalog: ("list_models",),
+        engine: ("Engine",),
         errors: ("BidiffsrError",),
         evaluation: ("niqe", "psnr", "ssim"),
-        images: ("Image", "read_image", "write_image"),
-        resize: ("cubic_upscale", "imresize"),
-        upscale: ("Upscaler", "list_models"),
+        images: ("Image", "cubic_upscale", "imresize", "read_image", "write_image"),
+        published: ("from_reference",),
+        trained: ("load_model",),
+        upscaler: ("Upscaler",),
     }.items():
         for name in names:
             assert getattr(bidiffsr, name) is getattr(module, name)

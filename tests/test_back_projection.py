@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bidiffsr import canvas
 from bidiffsr.config import SamplingConfig
 from bidiffsr.images.image import Image, to_float
 from bidiffsr.images.resize import imresize
+from bidiffsr.system import buffers
 from bidiffsr.upscaling.sampling import back_project
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
@@ -69,7 +69,7 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = random.random((92, 68, 3), np.float32)
     parts = whole.copy()
     back_project(whole, source, 4)
-    monkeypatch.setattr(canvas, "_STRIP_PIXELS", 5 * 68)
+    monkeypatch.setattr(buffers, "_STRIP_PIXELS", 5 * 68)
     back_project(parts, source, 4)
     np.testing.assert_array_equal(parts, whole)
 

@@ -618,7 +618,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
 ) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(GOOD["bf16"])
-    from bidiffsr import packed
+    from bidiffsr.models import packed
 
     original = packed.parameter_forms
 

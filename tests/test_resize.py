@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bidiffsr import resize
 from bidiffsr.errors import ConfigError, ImageError
+from bidiffsr.images import resize
 from bidiffsr.images.codec import read_image
 from bidiffsr.images.image import from_float, to_float
 from bidiffsr.images.resize import cubic_upscale, imresize, mod_crop

@@ -15,7 +15,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bidiffsr import tiling
 from bidiffsr.backends.pytorch import TorchBackend
 from bidiffsr.batch.jobs import Job, upscale_file
 from bidiffsr.diffusion.noise import normal_noise
@@ -25,6 +24,7 @@ from bidiffsr.images.image import Image, to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.system.buffers import new_canvas, release, strips
 from bidiffsr.system.memory import memory_limit, parse_bytes
+from bidiffsr.upscaling import tiling
 from bidiffsr.upscaling.planning import plan_memory
 from bidiffsr.upscaling.tiling import Tiling, lay_tiles, least_tile
 from bidiffsr.upscaling.upscaler import Upscaler

@@ -11,7 +11,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PILImage
 
-from bidiffsr import upscale as module
 from bidiffsr.backends.base import load_backend
 from bidiffsr.config import Quality
 from bidiffsr.errors import (
@@ -24,6 +23,7 @@ from bidiffsr.errors import (
 from bidiffsr.images.codec import write_image
 from bidiffsr.images.image import Image, from_float, to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
+from bidiffsr.models import catalog
 from bidiffsr.models.catalog import find_model, list_models
 from bidiffsr.upscaling.postprocess import check_result
 from bidiffsr.upscaling.upscaler import Upscaler
@@ -374,7 +374,7 @@ def test_model_files(tmp_path: Path) -> None:
 
 
 def test_shipped_models_are_the_files_in_the_package() -> None:
-    weights = Path(module.__file__).parent / "weights"
+    weights = Path(catalog.__file__).parent / "weights"
     names = list_models()
     assert "x4-small" in names
     assert names == sorted(path.stem for path in weights.glob("*.safetensors"))
@@ -392,7 +392,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save_tiny_model(folder / "x2-small.safetensors", scale=2)
     save_tiny_model(folder / "x4-small.safetensors")
     (folder / "notes.txt").touch()
-    monkeypatch.setattr(module, "files", lambda _: folder.parent)
+    monkeypatch.setattr(catalog, "files", lambda _: folder.parent)
     return folder
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bidiffsr.config.base import Config, Fraction, PositiveInt
+from bidiffsr.config.base import Config, Fraction, PositiveInt, equals
 from bidiffsr.config.model import ModelConfig
 
 
@@ -48,6 +48,9 @@ class OptimizerConfig(Config):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     final_learning_rate: Annotated[float, Field(ge=0)] | None = None
     """Where the cosine ends; null keeps the rate constant."""
+    full_precision_factor: Annotated[float, Field(gt=0, exclude_if=equals(1.0))] = 1.0
+    """The rate of full-precision convolutions' weights, as a multiple of all others': signs turn
+    only at rates that are too coarse for these."""
     warmup: Annotated[int, Field(ge=0)] = 0
     betas: tuple[Fraction, Fraction] = (0.9, 0.99)
     clip_norm: Annotated[float, Field(gt=0)] | None = 1.0

@@ -147,7 +147,7 @@ class _Run:
         else:
             begin(self.network, config.model)
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(),
+            _parameter_groups(self.network, config.optimizer.full_precision_factor),
             lr=1.0,
             betas=config.optimizer.betas,
             fused=True,
@@ -216,7 +216,7 @@ class _Run:
         said = self.model(*inputs)
         loss = _LOSSES[config.loss](said.float(), self._with_teacher(target, *inputs))
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(
+            group["lr"] = group.get("factor", 1.0) * learning_rate(
                 config.optimizer, self.iteration, config.iterations, self.warm_from
             )
         self._fabric_optimizer.zero_grad()
@@ -341,6 +341,21 @@ class _Run:
         free: Any = dict.fromkeys(elsewhere + watching, True)
         free["data"] = {"workers", "cache", "store"}
         return self.config.model_dump_json(exclude=free)
+
+
+def _parameter_groups(network: nn.Module, factor: float) -> list[dict[str, Any]]:
+    """One for all, or a second, at ``factor`` of the rate, for full-precision convolutions."""
+    if factor == 1:
+        return [{"params": list(network.parameters())}]
+    real = [
+        layer.weight
+        for layer in network.modules()
+        if isinstance(layer, nn.Conv2d)
+        or (isinstance(layer, BinaryConv2d) and layer.binarize_weight is None)
+    ]
+    chosen = {id(weight) for weight in real}
+    others = [weight for weight in network.parameters() if id(weight) not in chosen]
+    return [{"params": others}, {"params": real, "factor": factor}]
 
 
 def _laid_out(network: nn.Module) -> nn.Module:

@@ -12,9 +12,9 @@ from bidiffsr.config import (
     Config,
     DiffusionConfig,
     ModelConfig,
-    PositiveInt,
     parse_config,
 )
+from bidiffsr.config.base import PositiveInt
 from bidiffsr.errors import ConfigError
 
 Sizes = tuple[PositiveInt, ...] | None
