@@ -17,7 +17,8 @@ PACKAGE = Path(__file__).parent.parent / "src" / "bidiffsr"
 _BASE = {"errors", "config", "system"}
 _PICTURES = {*_BASE, "images"}
 _NETWORKS = {*_BASE, "binary", "nn"}
-_INFERENCE = {*_PICTURES, *_NETWORKS, "diffusion", "models", "backends", "upscaling"}
+_RUNNING = {"diffusion", "models", "backends"}
+_INFERENCE = {*_PICTURES, *_NETWORKS, *_RUNNING, "upscaling"}
 _WORK = {*_INFERENCE, "batch", "evaluation", "data", "training", "bench"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
@@ -30,7 +31,7 @@ LAYERS: dict[str, set[str]] = {
     "models": _NETWORKS,
     "_native": set(),
     "backends": {*_NETWORKS, "diffusion", "models", "_native"},
-    "upscaling": _INFERENCE - {"nn", "binary"},
+    "upscaling": {*_PICTURES, *_RUNNING},
     "batch": {*_PICTURES, "upscaling"},
     "evaluation": {*_PICTURES, "models"},
     "data": _PICTURES,
