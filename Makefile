@@ -1,7 +1,7 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native test test-native test-arm lint format demo bench clean
+.PHONY: help setup native test test-native test-arm coverage lint format demo wheel-check docs bench clean
 
 PYTHON ?= $(shell command -v python3 || command -v python3.11 || echo python3)
 ifeq ($(origin CXX),default)
@@ -75,6 +75,10 @@ test-arm: $(CORE) ## run the engine's own tests on an emulated 64-bit ARM
 	$(CMAKE) --build --preset arm
 	$(BIN)/ctest --preset arm
 
+coverage: setup ## run the Python tests and show which lines they do not reach
+	@$(PIP) pytest-cov
+	$(BIN)/python -m pytest -q --cov=bidiffsr --cov-report=term-missing:skip-covered $(TESTS)
+
 lint: setup ## check style, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -89,6 +93,14 @@ demo: $(NATIVE) ## upscale the example picture
 	@mkdir -p $(dir $(DEMO_OUT))
 	$(BIN)/bidiffsr upscale $(DEMO_IN) -o $(DEMO_OUT) --overwrite
 	@echo "result: $(DEMO_OUT) (4 times the size of $(DEMO_IN))"
+
+wheel-check: ## build a wheel, install it into an empty environment, and upscale with it
+	.ci/check_wheel $(PYTHON)
+
+docs: setup ## render the documentation, with the API from the docstrings, to build/site
+	@$(PIP) --no-build-isolation -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "result: build/site/index.html"
 
 bench: setup ## measure speed on this machine, beside what else there is
 	@$(PIP) --no-build-isolation -e '.[bench]'
