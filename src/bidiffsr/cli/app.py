@@ -35,6 +35,9 @@ app = App(
     result_action="return_value",
     suppress_keyboard_interrupt=False,
 )
+app.register_install_completion_command(
+    help="Install tab completion for the shell this runs in: bash, zsh, fish or PowerShell."
+)
 
 Count = Parameter(validator=Number(gte=1))
 Quality = Literal["fast", "balanced", "best"]

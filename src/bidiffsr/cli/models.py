@@ -1,21 +1,60 @@
-"""`bidiffsr convert`, `bidiffsr pack` and `bidiffsr inspect`."""
+"""`bidiffsr models`, `bidiffsr convert`, `bidiffsr pack` and `bidiffsr inspect`."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from bidiffsr.cli.app import Count, app, published_models
-from bidiffsr.cli.terminal import metric, print_config, print_counts, say
+from bidiffsr.cli.terminal import metric, print_config, print_counts, print_models, say
 from bidiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from torch import nn
 
     from bidiffsr.config import ModelConfig
+
+
+@app.command
+def models(*, as_json: Annotated[bool, Parameter(name="--json")] = False) -> None:
+    """List the models that come with bidiffsr.
+
+    `bidiffsr upscale photo.jpg -n NAME` uses one by its name.
+
+    Args:
+        as_json: Print JSON rather than a table.
+    """
+    from bidiffsr.models.catalog import list_models
+
+    descriptions = [_description(name) for name in list_models()]
+    if as_json:
+        print(json.dumps(descriptions, indent=2))
+    else:
+        print_models(descriptions)
+
+
+def _description(name: str) -> dict[str, Any]:
+    """What `bidiffsr models` says of a model that comes with bidiffsr."""
+    from bidiffsr.models.catalog import default_model, find_model
+    from bidiffsr.models.container import open_model_file
+
+    with find_model(name) as path, open_model_file(path) as file:
+        config, size = file.config, path.stat().st_size
+    default = [key for key, sampling in config.qualities.items() if sampling == config.sampling]
+    uses = {default_model(): "the default", default_model(2): "the default for scales up to 2"}
+    return {
+        "name": name,
+        "scale": config.scale,
+        "bytes": size,
+        "qualities": {key: sampling.steps for key, sampling in config.qualities.items()},
+        "default_quality": default[0] if default else None,
+        "use": uses.get(name, "by its name"),
+        "licence": config.provenance.get("licence"),
+    }
 
 
 @app.command(usage="Usage: bidiffsr convert CHECKPOINT -o MODEL [OPTIONS] [--KEY VALUE]...")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bidiffsr.errors import BidiffsrError
 
@@ -142,6 +142,24 @@ def print_config(config: ModelConfig) -> None:
     )
     for line in text.splitlines():
         say(line)
+
+
+def print_models(descriptions: Sequence[Mapping[str, Any]]) -> None:
+    """The table of models, each as `bidiffsr models --json` describes it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for column in ("Model", "Scale", "Size", "Qualities (steps)", "Use"):
+        table.add_column(column)
+    for model in descriptions:
+        qualities = ", ".join(
+            f"{name} ({steps}{'; default' * (name == model['default_quality'])})"
+            for name, steps in model["qualities"].items()
+        )
+        scale, size = f"{model['scale']}x", f"{metric(model['bytes'])}B"
+        table.add_row(*map(Text, (model["name"], scale, size, qualities, model["use"])))
+    output_console().print(table)
 
 
 def print_counts(layers: Sequence[LayerCount], total: LayerCount, size: int) -> None:

@@ -20,6 +20,13 @@ def list_models() -> list[str]:
     return sorted(path.stem for path in paths if path.suffix == _SUFFIX)
 
 
+def default_model(scale: float | None = None) -> str:
+    """The name of the model that "default" stands for at this scale; None: as much as there is."""
+    # Up to ×2, what was trained for that is better than a ×4 result made smaller.
+    doubles = scale is not None and scale <= 2 and "x2-small" in list_models()
+    return "x2-small" if doubles else "x4-small"
+
+
 def find_model(
     model: str | os.PathLike[str], scale: float | None = None
 ) -> AbstractContextManager[Path]:
@@ -34,9 +41,7 @@ def find_model(
     """
     shipped, name = list_models(), os.fspath(model)
     if name == "default":
-        # Up to ×2, what was trained for that is better than a ×4 result made smaller.
-        doubles = scale is not None and scale <= 2 and "x2-small" in shipped
-        name = "x2-small" if doubles else "x4-small"
+        name = default_model(scale)
     if name in shipped:
         return as_file(_weights() / f"{name}{_SUFFIX}")
     try:
