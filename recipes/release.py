@@ -51,11 +51,13 @@ def render(card: dict[str, Any], name: str, scores: dict[str, Any]) -> str:
     with open_model_file(file) as opened:
         config = opened.config
     sets = [each["set"] for each in scores["methods"][0]["sets"]]
-    heads = [" / ".join(metric.heading for metric in METRICS), *sets, "s/megapixel"]
+    known = {key for method in scores["methods"] for each in method["sets"] for key in each}
+    metrics = [metric for metric in METRICS if metric.name in known]
+    heads = [" / ".join(metric.heading for metric in metrics), *sets, "s/megapixel"]
     rows = [heads, ["---"] * len(heads)]
     for method in scores["methods"]:
         cells = [
-            " / ".join(metric.cell(s.get(metric.name)) for metric in METRICS)
+            " / ".join(metric.cell(s.get(metric.name)) for metric in metrics)
             for s in method["sets"]
         ]
         seconds = sum(s["seconds"] for s in method["sets"])
