@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bidiffsr.errors import ImageError
+from bidiffsr.errors import ImageError, MemoryEstimateError
 from bidiffsr.images.contents import Contents, refuse_samples
 from bidiffsr.images.formats import FORMATS, Format, format_of
 from bidiffsr.images.image import Image
@@ -20,6 +20,7 @@ from bidiffsr.images.libvips import (
     libvips_reason,
     metadata,
     resolution,
+    srgb_profile,
     with_metadata,
 )
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 1 << 28
 """Pictures of more pixels (268 million) are taken for decompression bombs unless told otherwise."""
+
+# Samples as they are decoded, as libvips hands them on, and as the result; and threads and tables.
+_COPIES_DECODING = 3
+_OTHER_BYTES_DECODING = 32_000_000
 
 
 def decode_image(data: bytes, *, name: str = "picture", max_pixels: int = MAX_PIXELS) -> Image:
@@ -48,6 +53,7 @@ def decode_image(data: bytes, *, name: str = "picture", max_pixels: int = MAX_PI
     Raises:
         ImageError: the data are empty, cut short, damaged, not such a picture, too large, or hold
             several pages or frames, or samples or colours of a kind that is not read.
+        MemoryEstimateError: there is too little memory to decode it.
     """
     with _naming(name):
         if not data:
@@ -64,8 +70,8 @@ def decode_image(data: bytes, *, name: str = "picture", max_pixels: int = MAX_PI
 def _naming(name: str) -> Iterator[None]:
     try:
         yield
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from error.__cause__
+    except (ImageError, MemoryEstimateError) as error:
+        raise type(error)(f"{name}: {error}") from error.__cause__
 
 
 @contextmanager
@@ -91,6 +97,7 @@ def _decoded(format_: Format, data: bytes, max_pixels: int) -> Image:
     contents = format_.contents(data)
     picture = format_.open(contents.data, contents.page)
     _check_size(picture, contents, max_pixels)
+    _check_memory(picture)
     try:
         return _image(picture, contents)
     except libvips().Error:
@@ -113,6 +120,19 @@ def _check_size(picture: pyvips.Image, contents: Contents, max_pixels: int) -> N
             f"says it is {size}, for which its {len(contents.data)} bytes cannot be enough; "
             "expected a whole file; fetch or export it again"
         )
+
+
+def _check_memory(picture: pyvips.Image) -> None:
+    """Make sure that there is room, without which libvips ends the process."""
+    sample_bytes = 2 if picture.format == "ushort" else 1
+    copy = picture.width * picture.height * picture.bands * sample_bytes
+    needed = copy * _COPIES_DECODING + _OTHER_BYTES_DECODING
+    try:
+        np.empty(needed, np.uint8)  # costs nothing until it is written to
+    except MemoryError as error:
+        raise MemoryEstimateError(
+            f"needs {needed / 1e6:.0f} MB of memory to be decoded, more than there is; allow more"
+        ) from error
 
 
 def _like(picture: pyvips.Image, bare: pyvips.Image) -> pyvips.Image:
@@ -138,12 +158,11 @@ def _image(picture: pyvips.Image, contents: Contents) -> Image:
     grey = picture.bands < 3
     colours, alpha = np.split(samples, [1 if grey else 3], axis=2)
     profile = metadata(picture, "icc-profile-data", b"")
-    if profile[16:20] != (b"GRAY" if grey else b"RGB "):
-        profile = None
-    if not contents.obeys_profile:
+    if not contents.obeys_profile or profile[16:20] != (b"GRAY" if grey else b"RGB "):
         profile = None
     if contents.encoding is not None and profile is None:
         colours = contents.encoding.to_srgb(colours)
+        profile = None if grey else srgb_profile()
     return Image(
         pixels=np.repeat(colours, 3 // colours.shape[2], axis=2),
         alpha=alpha[..., 0].copy() if alpha.size else None,

@@ -58,7 +58,7 @@ def libvips_reason(error: Exception) -> str:
 
 
 def _is_caller(line: str) -> bool:
-    return line.startswith(("unable to call", "unable to write to memory", "unable to load from"))
+    return line.startswith(("unable to call ", "unable to write to ", "unable to copy to "))
 
 
 def is_unsupported(reason: str) -> bool:
@@ -92,6 +92,11 @@ def with_metadata(
     if icc is not None:
         picture.set_type(libvips().GValue.blob_type, "icc-profile-data", icc)
     return picture
+
+
+def srgb_profile() -> bytes:
+    """The ICC profile that says of RGB samples that they have become sRGB."""
+    return libvips().Image.profile_load("srgb")
 
 
 def cmyk_to_srgb(picture: pyvips.Image) -> pyvips.Image:

@@ -33,9 +33,10 @@ def read_file(path: StrPath, *, max_bytes: int) -> bytes:
             the memory there is.
     """
     try:
-        _check_readable(path, Path(path).stat(), max_bytes)  # before opening, which may wait
+        status = Path(path).stat()  # before opening, which may wait
+        _check_readable(path, status, max_bytes)
         with Path(path).open("rb") as file:
-            return file.read(max_bytes)
+            return file.read(status.st_size)
     except FileNotFoundError as error:
         raise ImageError(f"{printable(path)}: no such file; check the name") from error
     except ImageError:
