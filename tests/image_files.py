@@ -69,34 +69,38 @@ def page(samples: NDArray[Any], photometric: int, tags: Tags = NONE) -> Page:
     return {**found, **tags}, data
 
 
-def tiff(*pages: Page) -> bytes:
-    """A little-endian TIFF of these pages, each from `page`."""
-    file = bytearray(b"II*\0\0\0\0\0")
+def tiff(*pages: Page, big_endian: bool = False) -> bytes:
+    """A TIFF of these pages, each from `page`."""
+    order = ">" if big_endian else "<"
+    file = bytearray((b"MM\0*" if big_endian else b"II*\0") + bytes(4))
     link = 4  # where the offset of the next directory belongs
     for tags, data in pages:
         strip = len(file)
+        if big_endian and tags[BITS][0] == 16:
+            data = np.frombuffer(data, "<u2").astype(">u2").tobytes()
         file += data + bytes(len(data) % 2)
         entries = []
         for tag, value in sorted({**tags, 273: [strip], 279: [len(data)]}.items()):
-            kind, count, content = _field(tag, value)
+            kind, count, content = _field(tag, value, order)
             if len(content) > 4:
-                content, position = struct.pack("<I", len(file)), content
+                content, position = struct.pack(f"{order}I", len(file)), content
                 file += position + bytes(len(position) % 2)
-            entries.append(struct.pack("<HHI", tag, kind, count) + content.ljust(4, b"\0"))
-        struct.pack_into("<I", file, link, len(file))
-        file += struct.pack("<H", len(entries)) + b"".join(entries)
+            entries.append(struct.pack(f"{order}HHI", tag, kind, count) + content.ljust(4, b"\0"))
+        struct.pack_into(f"{order}I", file, link, len(file))
+        file += struct.pack(f"{order}H", len(entries)) + b"".join(entries)
         link = len(file)
         file += bytes(4)
     return bytes(file)
 
 
-def _field(tag: int, value: Sequence[Any] | bytes) -> tuple[int, int, bytes]:
+def _field(tag: int, value: Sequence[Any] | bytes, order: str) -> tuple[int, int, bytes]:
     """A tag's type, count and bytes: bytes, fractions, or shorts where they fit, else longs."""
     if isinstance(value, bytes):
         return 7, len(value), value
+    count = len(value)
     if tag in (WHITE_POINT, PRIMARIES):
         pairs = [(round(number * 1_000_000), 1_000_000) for number in value]
-        return 5, len(value), b"".join(struct.pack("<2I", *pair) for pair in pairs)
+        return 5, count, b"".join(struct.pack(f"{order}2I", *pair) for pair in pairs)
     if max(value) < 65536 and tag not in (273, 279):
-        return 3, len(value), struct.pack(f"<{len(value)}H", *value)
-    return 4, len(value), struct.pack(f"<{len(value)}I", *value)
+        return 3, count, struct.pack(f"{order}{count}H", *value)
+    return 4, count, struct.pack(f"{order}{count}I", *value)

@@ -19,6 +19,7 @@ class Contents:
         encoding: how its samples stand for colours; None: as its ICC profile says, or sRGB.
         obeys_profile: whether an ICC profile, where there is one, overrules `encoding`.
         most_pixels: how many its bytes can hold; a header that promises more is not believed.
+        jpegs: parts that libvips decodes without saying what it misses in them.
     """
 
     data: bytes
@@ -26,6 +27,7 @@ class Contents:
     encoding: Encoding | None = None
     obeys_profile: bool = True
     most_pixels: float = math.inf
+    jpegs: tuple[bytes, ...] = ()
 
 
 def refuse_pages(count: int) -> ImageError:

@@ -32,7 +32,7 @@ MAX_PIXELS = 1 << 28
 
 # Samples as they are decoded, as libvips hands them on, and as the result; and threads and tables.
 _COPIES_DECODING = 3
-_OTHER_BYTES_DECODING = 32_000_000
+_OTHER_BYTES_DECODING = 64_000_000
 
 
 def decode_image(data: bytes, *, name: str = "picture", max_pixels: int = MAX_PIXELS) -> Image:
@@ -98,6 +98,8 @@ def _decoded(format_: Format, data: bytes, max_pixels: int) -> Image:
     picture = format_.open(contents.data, contents.page)
     _check_size(picture, contents, max_pixels)
     _check_memory(picture)
+    for part in contents.jpegs:
+        libvips().Image.jpegload_buffer(part, fail_on="warning").copy_memory()
     try:
         return _image(picture, contents)
     except libvips().Error:

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 _MM_PER_INCH = 25.4
 _UNSTATED_DPI = 72.0  # what JPEG readers assume, so the one value that claims nothing when written
+_INKS = 4  # cyan, magenta, yellow and black
 _LIBVIPS_DEFAULT_DPI = (25.4, 72.0)  # libvips fills in one of these where a file states nothing
 
-_UNSUPPORTED = re.compile(r"unsupported|not (configured|implemented|supported)", re.IGNORECASE)
+_UNSUPPORTED = re.compile(r"compression .*not (configured|implemented|supported)", re.IGNORECASE)
 _SHORTAGE = re.compile(
     r"out of memory|cannot allocate|unable to (allocate|create thread)|insufficient memory"
     r"|memory allocation|resource temporarily unavailable|thread",
@@ -102,4 +103,9 @@ def srgb_profile() -> bytes:
 def cmyk_to_srgb(picture: pyvips.Image) -> pyvips.Image:
     """CMYK samples, by their own profile or else libvips' generic one, in sRGB of equal depth."""
     depth = 16 if picture.format == "ushort" else 8
-    return picture.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
+    alpha = None
+    if picture.bands > _INKS:  # libvips would stretch it
+        picture = picture.copy_memory()
+        picture, alpha = picture[:_INKS], picture[_INKS:]
+    colours = picture.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
+    return colours if alpha is None else colours.bandjoin(alpha)

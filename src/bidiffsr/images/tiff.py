@@ -6,7 +6,7 @@ Sources: TIFF 6.0 and its supplements (Adobe, 1992 to 2002), BigTIFF as libtiff 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bidiffsr.errors import ImageError
@@ -15,7 +15,7 @@ from bidiffsr.images.contents import Contents, refuse_pages, refuse_samples
 
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
 _OLD_SUBFILE, _WHITE_POINT, _PRIMARIES, _PALETTE = 255, 318, 319, 320
-_INK_SET, _EXTRA, _SAMPLE_FORMAT = 332, 338, 339
+_INK_SET, _EXTRA, _SAMPLE_FORMAT, _JPEG_TABLES = 332, 338, 339, 347
 _REDUCED, _OLD_REDUCED = 1, 2  # bit of the one, value of the other
 _JPEG = 7  # the compression under which libtiff turns YCbCr to RGB
 _CMYK_INKS = 1
@@ -30,7 +30,7 @@ _PIXEL_TAGS |= {530, 531, 532, 50674}
 _CUT = "damaged or cut short; expected a whole TIFF file; fetch or export it again"
 _MOST_PAGES = 65536
 _PLACES = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
-_TYPES = {1: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 13: "I", 16: "Q", 18: "Q"}
+_TYPES = {1: "B", 7: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 13: "I", 16: "Q", 18: "Q"}
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
 
@@ -137,7 +137,7 @@ def contents(data: bytes) -> Contents:
             _rewritten(data, page, {_PHOTOMETRIC: _RGB}), encoding=encoding, obeys_profile=False
         )
     described = _described(page) if colours in (1, 3) else None
-    return Contents(data, pictures[0], encoding=described)
+    return Contents(data, pictures[0], encoding=described, jpegs=tuple(_jpeg_tiles(page)))
 
 
 def bare(data: bytes) -> bytes:
@@ -242,10 +242,10 @@ def _is_jpeg(page: _Page) -> bool:
 
 _RGB = 2
 _LAB = {8: LabEncoding(), 9: LabEncoding(icc=True)}
-_GREY = _Kind(1, bits=(1, 2, 4, 8, 16))
 _KINDS = {  # by photometric interpretation
-    0: _GREY,
-    1: _GREY,
+    # What would be weighted by alpha, white or black, nobody says.
+    0: _Kind(1, bits=(1, 2, 4, 8, 16), extras=(_UNASSOCIATED,)),
+    1: _Kind(1, bits=(1, 2, 4, 8, 16)),
     _RGB: _Kind(3),
     3: _Kind(1, (1, 2, 4, 8), (8,), (_UNASSOCIATED,), _has_palette),
     5: _Kind(4, extras=(_UNASSOCIATED,), fits=_has_cmyk_inks),
@@ -281,8 +281,8 @@ def _check_samples(page: _Page) -> tuple[int, int]:
     depth = " and ".join(map(str, sorted(bits)))
     if kind is None or not kind.fits(page):
         raise refuse_samples(f"{samples} samples of {name} that cannot be told to be colours")
-    if len(bits) > 1 or not formats <= {_UNSIGNED, _UNDEFINED}:
-        raise refuse_samples(f"{samples} {name} samples of {depth} bits that are no whole numbers")
+    if not formats <= {_UNSIGNED, _UNDEFINED}:
+        raise refuse_samples(f"{name} samples of {depth} bits that are no whole numbers from 0")
     if samples == kind.colours:
         fitting = kind.bits
     elif samples == kind.colours + 1 and len(extras) == 1 and extras[0] in kind.extras:
@@ -292,9 +292,20 @@ def _check_samples(page: _Page) -> tuple[int, int]:
             f"{samples} samples for each pixel of {name}, of which "
             f"{max(samples - kind.colours, 0)} besides colour and not stated to be alpha"
         )
-    if not bits <= set(fitting):
+    if len(bits) > 1 or not bits <= set(fitting):
         raise refuse_samples(f"{samples} {name} samples of {depth} bits")
     return photometric, kind.colours
+
+
+def _jpeg_tiles(page: _Page) -> Iterator[bytes]:
+    """Each tile that is a JPEG, with the tables that all share put in front of it."""
+    if not _is_jpeg(page):
+        return
+    start, end = b"\xff\xd8", b"\xff\xd9"
+    tables = bytes(page.values(_JPEG_TABLES)).removeprefix(start).removesuffix(end)
+    places, counts = _PLACES[1]
+    for offset, count in zip(page.values(places), page.values(counts), strict=False):
+        yield start + tables + page.data[offset : offset + count].removeprefix(start)
 
 
 def _described(page: _Page) -> Encoding | None:
