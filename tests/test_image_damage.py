@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import zlib
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from PIL import ImageCms
 
 from bidiffsr.errors import ImageError
 from bidiffsr.images import decode_image, read_image
+from fuzz_images import damaged, verdict
 from image_files import chunk, page, png, tiff
 
 RGB = 2
@@ -217,6 +219,17 @@ def test_a_tiff_with_bad_metadata_and_lost_pixels_is_refused() -> None:
     late = whole.replace(offset, struct.pack("<HHII", 273, 4, 1, len(whole) - 3))
     with pytest.raises(ImageError, match="damaged or cut short"):
         decode_image(late)
+
+
+def test_damaged_files_are_refused_or_read_as_another_reader_does() -> None:
+    """Some of what `python tests/fuzz_images.py` tries."""
+    verdicts = Counter(verdict(kind, data) for kind, data in damaged(400))
+    assert {name for name in verdicts if not name.startswith("unread")} <= {
+        "refused",
+        "equal",
+        "not comparable",
+    }
+    assert min(verdicts["refused"], verdicts["equal"]) > 40, "both happen, or nothing is compared"
 
 
 # What is no file, and what is too large

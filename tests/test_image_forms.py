@@ -175,7 +175,7 @@ def test_cmyk_pil_pictures_are_read_by_their_own_profile() -> None:
     pixels = np.full((16, 16, 3), (200, 90, 40), np.uint8)
     inks = pyvips.Image.new_from_array(pixels, interpretation="srgb")
     inks = inks.icc_transform("cmyk", input_profile="srgb")
-    for data in (inks.jpegsave_buffer(Q=100), inks.jpegsave_buffer(Q=100, keep="none")):
+    for data in (inks.jpegsave_buffer(Q=100), inks.jpegsave_buffer(Q=100, keep=0)):
         opened = PIL.Image.open(io.BytesIO(data))
         assert opened.mode == "CMYK"
         read, restore = as_image(opened)
