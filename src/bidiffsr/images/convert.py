@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from bidiffsr.errors import ImageError
 from bidiffsr.images.codec import read_image
+from bidiffsr.images.colours import LabEncoding, rgb_encoding
 from bidiffsr.images.image import Image
+from bidiffsr.images.libvips import cmyk_to_srgb, libvips, with_metadata
 
 
-def accept(image: Any) -> tuple[Image, Callable[[Image], Any]]:
+def as_image(image: Any) -> tuple[Image, Callable[[Image], Any]]:
     """An ``Image`` of what the caller gave, and how to give the like back.
 
     Raises:
@@ -24,16 +26,25 @@ def accept(image: Any) -> tuple[Image, Callable[[Image], Any]]:
         source = read_image(image)
         return source, _to_array
     if isinstance(image, np.ndarray):
-        squeeze = image.ndim == 2
-        channels = 1 if squeeze else image.shape[-1] if image.ndim == 3 else 0
-        source = _from_array(image[..., None] if squeeze else image)
-        return source, lambda result: _to_array(result, channels, squeeze)
+        array = _plain(image)
+        squeeze = array.ndim == 2
+        channels = 1 if squeeze else array.shape[-1] if array.ndim == 3 else 0
+        source = _from_array(array[..., None] if squeeze else array)
+        return source, lambda result: _to_array(result, channels, squeeze).astype(image.dtype)
     if hasattr(image, "convert") and hasattr(image, "getbands"):
         return _from_pil(image)
     raise ImageError(
         f"image is a {type(image).__name__}; expected a path, a uint8 or uint16 array "
         "(H, W, 3), or a PIL image"
     )
+
+
+def _plain(image: NDArray[Any]) -> NDArray[Any]:
+    """An array of a subclass, or of the other byte order, as one of numpy's own."""
+    if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
+        raise ImageError("array is masked in places; expected a value everywhere; fill it first")
+    array = np.asarray(image)
+    return array.astype(np.uint16) if array.dtype.newbyteorder("=") == np.uint16 else array
 
 
 def _from_array(image: NDArray[Any]) -> Image:
@@ -56,20 +67,8 @@ def _to_array(result: Image, channels: int = 0, squeeze: bool = False) -> NDArra
 def _from_pil(image: Any) -> tuple[Image, Callable[[Image], Any]]:
     from PIL import Image as PILImage  # installed, since the caller has one of its pictures
 
-    if image.mode in ("I", "F"):
-        raise ImageError(
-            f"PIL image has mode {image.mode}, which states no range; expected one of 8 bits a "
-            "channel or I;16"
-        )
-    if image.mode.startswith("I;16"):  # convert would clip its samples to 255
-        array = np.asarray(image).astype(np.uint16)
-    else:
-        kept = {"1": "L", "L": "L", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "RGBA"}
-        kept |= {"LA": "RGBA", "PA": "RGBA"}
-        mode = kept.get(image.mode, "RGBA" if "transparency" in image.info else "RGB")
-        array = np.asarray(image.convert(mode))
+    array, same_colours = _pil_samples(image)
     grey = array.ndim == 2
-    same_colours = image.mode not in ("CMYK", "LAB")
     names = ("dpi", "exif", "icc_profile") if same_colours else ("dpi", "exif")
     info = {name: image.info[name] for name in names if name in image.info}
 
@@ -79,3 +78,42 @@ def _from_pil(image: Any) -> tuple[Image, Callable[[Image], Any]]:
         return made
 
     return _from_array(array[..., None] if grey else array), restore
+
+
+def _pil_samples(image: Any) -> tuple[NDArray[Any], bool]:
+    """Grey (H, W), RGB or RGBA samples, and whether their colours are still the picture's own."""
+    mode, profile = image.mode, image.info.get("icc_profile")
+    if mode in ("I", "F"):
+        raise ImageError(
+            f"PIL image has mode {mode}, which states no range; expected one of 8 bits a "
+            "channel or I;16"
+        )
+    if mode == "CMYK":
+        picture = libvips().Image.new_from_array(np.asarray(image), interpretation="cmyk")
+        return cmyk_to_srgb(with_metadata(picture, dpi=None, icc=profile)).numpy(), False
+    if mode == "LAB":
+        return LabEncoding().to_srgb(np.asarray(image)), False
+    array = _pil_array(image)
+    encoding = rgb_encoding(image.info.get("gamma"), image.info.get("chromaticity"))
+    if encoding is None or profile or "srgb" in image.info:
+        return array, True
+    if array.ndim == 2:
+        return encoding.to_srgb(array[..., None])[..., 0], True
+    colours, alpha = np.split(array, [3], axis=2)
+    return np.concatenate([encoding.to_srgb(colours), alpha], axis=2), True
+
+
+def _pil_array(image: Any) -> NDArray[Any]:
+    """The samples of a picture in a grey or RGB mode, with alpha where it states transparency."""
+    transparent = "transparency" in image.info
+    if image.mode.startswith("I;16"):  # convert would clip its samples to 255
+        grey = np.asarray(image).astype(np.uint16)
+        if not transparent:
+            return grey
+        alpha = np.where(grey == image.info["transparency"], 0, 65535).astype(np.uint16)
+        return np.stack([grey, grey, grey, alpha], axis=2)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or transparent:
+        return np.asarray(image.convert("RGBA"))
+    return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))

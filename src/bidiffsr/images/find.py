@@ -5,17 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bidiffsr.errors import ImageError
-from bidiffsr.images.formats import (
-    FORMAT_BY_SUFFIX,
-)
+from bidiffsr.images.formats import FORMAT_BY_SUFFIX
 from bidiffsr.system.files import StrPath, printable, reason
-
-if TYPE_CHECKING:
-    pass
-
 
 IMAGE_SUFFIXES = tuple(FORMAT_BY_SUFFIX)
 """Lower-case suffixes of the pictures `write_image` writes and `find_images` finds."""

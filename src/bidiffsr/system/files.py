@@ -1,17 +1,65 @@
-"""Files that appear whole or not at all, and paths in messages."""
+"""Files read with care, files that appear whole or not at all, and paths in messages."""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bidiffsr.errors import OutputError
+from bidiffsr.errors import ImageError, OutputError
+from bidiffsr.system.memory import available_memory
 
 StrPath = str | os.PathLike[str]
+
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def read_file(path: StrPath, *, max_bytes: int) -> bytes:
+    """The bytes of a picture's file, which is looked at before anything is read.
+
+    Raises:
+        ImageError: it is missing, no regular file, unreadable, or larger than `max_bytes` or than
+            the memory there is.
+    """
+    try:
+        status = Path(path).stat()  # before opening, which may wait
+        _check_readable(path, status, max_bytes)
+        with Path(path).open("rb") as file:
+            return file.read(status.st_size)
+    except FileNotFoundError as error:
+        raise ImageError(f"{printable(path)}: no such file; check the name") from error
+    except ImageError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{printable(path)}: cannot be read ({reason(error)})") from error
+
+
+def _check_readable(path: StrPath, status: os.stat_result, max_bytes: int) -> None:
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if kind is not None:
+        raise ImageError(f"{printable(path)}: is {kind}; expected a picture file")
+    if status.st_size > max_bytes:
+        raise ImageError(
+            f"{printable(path)}: has {status.st_size} bytes; expected at most {max_bytes}, "
+            "more than any picture needs"
+        )
+    available = available_memory()
+    if available is not None and status.st_size > available:
+        raise ImageError(
+            f"{printable(path)}: has {status.st_size} bytes, more than the {available} bytes of "
+            "memory there are; free some or make it smaller"
+        )
 
 
 def write_atomically(

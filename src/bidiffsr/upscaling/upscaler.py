@@ -13,7 +13,7 @@ from bidiffsr.backends.base import Backend, BackendOptions, load_backend
 from bidiffsr.config import ModelConfig, Quality, SamplingConfig, parse_config
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.errors import ConfigError
-from bidiffsr.images.convert import accept
+from bidiffsr.images.convert import as_image
 from bidiffsr.images.image import Image, premultiply, to_float
 from bidiffsr.images.resize import LARGEST_SCALE
 from bidiffsr.models.catalog import find_model
@@ -152,7 +152,7 @@ class Upscaler:
             MemoryEstimateError: the picture is too large for the memory there is.
             NumericalError: the network's result is not a picture.
         """
-        source, restore = accept(image)
+        source, restore = as_image(image)
         progress = self.stream(
             source,
             scale=scale,
