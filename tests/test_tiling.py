@@ -22,7 +22,7 @@ from bidiffsr.errors import ConfigError, MemoryEstimateError, OutputError
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image, to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
-from bidiffsr.system.buffers import new_canvas, release, strips
+from bidiffsr.system.buffers import new_buffer, release, strips
 from bidiffsr.system.memory import memory_limit, parse_bytes
 from bidiffsr.upscaling import tiling
 from bidiffsr.upscaling.planning import plan_memory
@@ -461,17 +461,17 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_canvases_keep_their_contents(tmp_path: Path) -> None:
+def test_buffers_keep_their_contents(tmp_path: Path) -> None:
     for folder in (None, tmp_path):
-        canvas = new_canvas((3, 50, 70), np.float32, folder)
-        assert not canvas.any()
-        expected = np.arange(canvas.size, dtype=np.float32).reshape(canvas.shape)
-        canvas[:] = expected
-        release(canvas, canvas.transpose(1, 2, 0))
-        np.testing.assert_array_equal(canvas, expected)
+        buffer = new_buffer((3, 50, 70), np.float32, folder)
+        assert not buffer.any()
+        expected = np.arange(buffer.size, dtype=np.float32).reshape(buffer.shape)
+        buffer[:] = expected
+        release(buffer, buffer.transpose(1, 2, 0))
+        np.testing.assert_array_equal(buffer, expected)
         assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError, match="no room"):
-        new_canvas((3,), np.float32, tmp_path / "nowhere")
+        new_buffer((3,), np.float32, tmp_path / "nowhere")
 
 
 # In a process of its own.

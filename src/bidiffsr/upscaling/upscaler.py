@@ -19,7 +19,7 @@ from bidiffsr.images.resize import LARGEST_SCALE
 from bidiffsr.models.catalog import find_model
 from bidiffsr.system.memory import held_memory, memory_limit
 from bidiffsr.upscaling.planning import MemoryPlan, TileSize, plan_memory
-from bidiffsr.upscaling.postprocess import finish
+from bidiffsr.upscaling.postprocess import result_image
 from bidiffsr.upscaling.sampling import (
     PictureSampler,
     back_project,
@@ -201,15 +201,16 @@ class Upscaler:
             for _ in range(sampling.back_projections):
                 back_project(picture, colour, factor)
             shrink = scale / factor
-            return finish(picture, image, opacity, shrink=shrink, scale=scale, folder=folder)
+            return result_image(picture, image, opacity, shrink=shrink, scale=scale, folder=folder)
 
         for sample in range(samples):
             chain = PictureSampler(
                 self._diffusion, self.backend.predict, cond, sampling, network, folder
             )
-            for at in chain.run(seed, sample):
-                if at.step < at.steps:
-                    yield UpscaleStep(sample, samples, at.step, at.steps, at.tile, at.tiles, None)
+            for step, tile in chain.run(seed, sample):
+                tiles = len(network.tiling)
+                if step < sampling.steps:
+                    yield UpscaleStep(sample, samples, step, sampling.steps, tile, tiles, None)
             result = finished(chain)
             del chain  # so that its memory is there for whoever takes the result
             tiles = len(network.tiling)
