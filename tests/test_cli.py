@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ import yaml
 
 import bidiffsr
 from bidiffsr.cli import main
-from bidiffsr.cli.terminal import say
+from bidiffsr.cli.terminal import print_result
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
 from bidiffsr.models.trained import load_model
 from bidiffsr.training import trainer
+from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import save_tiny_model, tiny_config
 
@@ -154,14 +156,14 @@ def test_names_cannot_forge_output(model: str, capsys: Capture) -> None:
 
 def test_names_outside_the_terminals_alphabet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written := io.BytesIO(), "ascii"))
-    say("größer.png")
+    print_result("größer.png")
     assert written.getvalue() == b"gr\\xf6\\xdfer.png\n"
 
 
 def test_bars_leave_stdout_alone(
     model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     save("in/[red]a.png")
     save("in/b.png")
     assert main(["upscale", "in", "-n", model]) == 0
@@ -206,7 +208,8 @@ def test_bars_leave_stdout_alone(
         ("inspect nope.safetensors", "nope.safetensors: no such file"),
         ("inspect MODEL --size 3", "--size: 3 is not a multiple of 2"),
         ("upscale a.png -n MODEL --tile 3", "tile: got 3, expected 64"),
-        ("upscale a.png -n MODEL --max-memory much", "max_memory: got 'much'"),
+        ("upscale a.png nope.png -n MODEL -o new.xyz", "new.xyz: suffix '.xyz'"),
+        ("upscale notes -n MODEL", "notes: not a picture of a known kind"),
         ("upscale a.png -n MODEL --max-memory 1M", "a.png: an output of 24x24 pixels needs"),
     ],
 )
@@ -216,6 +219,7 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
     save("pictures/b.png", 32, 32)
     Path("unnamed").write_bytes(Path("pictures/b.png").read_bytes())
     Path("there.safetensors").touch()
+    Path("notes").write_text("no picture")
     assert main(command.replace("MODEL", model).split()) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -230,7 +234,10 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
         ("upscale", "PICTURES"),
         ("upscal a.png", "upscale"),
         ("upscale a.png --overwrit", "--overwrite"),
-        ("upscale a.png --samples 0", "--samples"),
+        ("upscale a.png --samples 0", "--samples: got 0, expected a whole number, 1 or more"),
+        ("upscale a.png --max-memory much", "--max-memory: got 'much'"),
+        ("upscale a.png --threads 2000", "--threads: got 2000"),
+        ("upscale a.png --scale nan", "--scale: got nan"),
         ("upscale a.png --quality 95", "--quality"),
         ("upscale a.png --quality Fast", "--quality"),
         ("upscale a.png --file-quality 101", "--file-quality"),
@@ -436,7 +443,7 @@ def test_eval_scores_what_was_asked_for(model: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Upscaler, "__call__", spy)
     options = "--quality best --quality fast --steps 1 --seed 3 -s 2"
     assert main(["eval", "set", "-n", model, *options.split()]) == 0
-    common = {"scale": 2, "steps": 1, "seed": 3}
+    common = asdict(UpscaleOptions(scale=2, steps=1, seed=3))
     assert seen == [common | {"quality": "best"}, common | {"quality": "fast"}]
 
 
