@@ -118,8 +118,9 @@ def test_the_engine_by_itself_refuses_it_too(name: str) -> None:
 
 
 def test_an_option_that_there_is_not() -> None:
+    misspelt: Any = {"qualty": "fast"}
     with pytest.raises(TypeError, match="qualty"):
-        UPSCALER(np.zeros((4, 4, 3), np.uint8), **{"qualty": "fast"})
+        UPSCALER(np.zeros((4, 4, 3), np.uint8), **misspelt)
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from bidiffsr.cli.app import FILES, RUNNING, Files, Running, app
-from bidiffsr.cli.terminal import explanation, log, print_error, print_result, progress_bars, tally
-from bidiffsr.upscaling.options import UpscaleOptions
+from bidiffsr.cli.terminal import (
+    counted,
+    explanation,
+    log,
+    print_error,
+    print_result,
+    progress_bars,
+    tally,
+)
+from bidiffsr.upscaling.options import (  # noqa: F401  the types of inherited fields
+    Quality,
+    TileSize,
+    UpscaleOptions,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -68,16 +80,16 @@ def upscale(
 
     sources = find_sources(pictures, recursive=recursive)
     upscaler = Upscaler.from_pretrained(model, scale=options.scale, **asdict(running))
-    asked = replace(options, scale=upscaler.check(options))
+    scale = upscaler.check(options)
     plan = plan_jobs(
         sources.pictures,
         output,
-        scale=upscaler.check(options),
+        scale=scale,
         samples=options.samples,
         overwrite=files.overwrite,
     )
     _log_left_out(sources, plan, output)
-    return _upscale_all(upscaler, plan, asked, files)
+    return _upscale_all(upscaler, plan, replace(options, scale=scale), files)
 
 
 def _log_left_out(sources: Sources, plan: Plan, output: Path | None) -> None:
@@ -87,12 +99,19 @@ def _log_left_out(sources: Sources, plan: Plan, output: Path | None) -> None:
     if plan.earlier_results:
         count, first = len(plan.earlier_results), plan.earlier_results[0]
         log(f"{first}: left out, an earlier result ({count} in all; name one alone to upscale it)")
+    left_out = []
     if sources.unread:
         kinds = " ".join(sorted({path.suffix.lower() for path in sources.unread}))
-        log(f"left out: {len(sources.unread)} pictures of kinds that are not read ({kinds})")
+        what = counted(len(sources.unread), "picture")
+        left_out.append(
+            f"{what} of {'a kind that is' if len(sources.unread) == 1 else 'kinds that are'} "
+            f"not read ({kinds})"
+        )
     folders = [folder for folder in sources.folders if output is None or not _same(folder, output)]
     if folders:
-        log(f"left out: what is in {len(folders)} folders inside (--recursive looks there)")
+        left_out.append(f"{counted(len(folders), 'folder')} inside (--recursive looks there)")
+    if left_out:
+        log(f"left out: {', '.join(left_out)}")
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -204,6 +204,11 @@ def metric(number: float) -> str:
     return f"{number:.3g}"
 
 
+def counted(number: int, what: str) -> str:
+    """``1 folder``, ``2 folders``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
 def tally(counts: Iterable[tuple[int, str]]) -> str:
     """``3 done, 1 failed``: the first always, others where there are any."""
     (first, *others) = counts
