@@ -22,10 +22,10 @@ from bidiffsr.bench import (
     describe_machine,
     measure,
     plan,
-    usable_cpus,
 )
-from bidiffsr.cli.terminal import note, progress_bars
+from bidiffsr.cli.terminal import log, progress_bars
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
+from bidiffsr.system.cpus import usable_cpus
 
 _SMALL = {"channels": 16, "norm_groups": 8, "multipliers": (1, 2), "blocks_per_level": 1}
 
@@ -119,7 +119,7 @@ def save(report: Report, output: Path) -> None:
     try:
         plot_steps(report.result.rows, output.with_suffix(".png"))
     except ModuleNotFoundError as error:
-        note(f"no plot: {error.name} is not installed")
+        log(f"no plot: {error.name} is not installed")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bidiffsr.cli.terminal import exit_code, say
+from bidiffsr.cli.terminal import exit_code, print_result
 from bidiffsr.config import DegradationConfig, parse_config
 from bidiffsr.data.degradation import degrade
 from bidiffsr.errors import ConfigError
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--share", type=float, default=0.75)
     chosen = parser.parse_args()
     count = make(chosen.folder, chosen.out, chosen.scale, chosen.seed, chosen.share)
-    say(f"{chosen.out}: {count} pictures")
+    print_result(f"{chosen.out}: {count} pictures")
     return 0
 
 

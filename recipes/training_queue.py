@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from cyclopts import App
 
 from bidiffsr.cli.research import train
-from bidiffsr.cli.terminal import exit_code, metric, say
+from bidiffsr.cli.terminal import exit_code, metric, print_result
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
 from bidiffsr.config.overrides import with_overrides
 from bidiffsr.errors import ConfigError, TrainingError
@@ -123,15 +123,15 @@ def show(*, limit: str = "48M") -> None:
             minutes = config.iterations / rate / 60
             slices = math.ceil(minutes / _SLICE_MINUTES)
             price += f"; at {rate} iterations/s {minutes:.0f} minutes, {slices} slices"
-        say(price)
-        say(
+        print_result(price)
+        print_result(
             "  "
             + shlex.join(["bidiffsr", "train", f"recipes/{_recipe(name).name}", *_tokens(name)])
         )
     originals = [folder for folder in _originals() if folder.is_dir()]
     for number, files in enumerate(_shards(originals, parse_bytes(limit)) if originals else []):
         size = sum(file.stat().st_size for file in files)
-        say(f"{_shard_name(number)}: {len(files)} pictures, {metric(size)}B")
+        print_result(f"{_shard_name(number)}: {len(files)} pictures, {metric(size)}B")
 
 
 @app.command
@@ -147,7 +147,7 @@ def stage(out: Path, /, *folders: Path, limit: str = "48M") -> None:
     for number, files in enumerate(_shards(folders or _originals(), parse_bytes(limit))):
         path = out / _shard_name(number)
         write_atomically(path, lambda temporary, files=files: _write_shard(temporary, files))
-        say(f"{path}: {len(files)} pictures, {metric(path.stat().st_size)}B")
+        print_result(f"{path}: {len(files)} pictures, {metric(path.stat().st_size)}B")
 
 
 @app.command
@@ -165,7 +165,7 @@ def unstage(*shards: Path, into: Path = PICTURES) -> None:
                 archive.extractall(into, members, filter="data")
         except (tarfile.TarError, ValueError) as error:
             raise TrainingError(f"{shard}: is damaged ({error}); bring it again") from None
-        say(f"{into}: {len(members)} pictures of {shard.name}")
+        print_result(f"{into}: {len(members)} pictures of {shard.name}")
 
 
 @app.command(name="slice")

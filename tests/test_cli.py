@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,12 @@ import yaml
 
 import bidiffsr
 from bidiffsr.cli import main
-from bidiffsr.cli.terminal import say
+from bidiffsr.cli.terminal import print_result
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
 from bidiffsr.models.trained import load_model
 from bidiffsr.training import trainer
+from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import save_tiny_model, tiny_config
 
@@ -136,6 +139,96 @@ def test_a_folder_goes_on_past_bad_pictures_and_can_be_given_again(
     ]
 
 
+def test_whatever_befalls_a_file_the_others_are_done(model: str, capsys: Capture) -> None:
+    save("in/a.png")
+    save("in/z.png")
+    save("other/a.png")
+    Path("in/loop.png").symlink_to("loop.png")
+    command = ["upscale", "nope.png", "in", "other", "-n", model, "-o", "out"]
+    assert main(command) == 1
+    out, err = capsys.readouterr()
+    assert [line.split(" (")[0] for line in out.splitlines()] == [
+        "in/a.png -> out/a_x4.png",
+        "in/z.png -> out/z_x4.png",
+    ]
+    missing, loop, twice, summary = err.splitlines()
+    assert missing.startswith("bidiffsr: error: nope.png: no such file")
+    assert loop.startswith("bidiffsr: error: in/loop.png: cannot be read (Too many levels")
+    assert twice.startswith("bidiffsr: error: out/a_x4.png: would be the result of both")
+    assert summary == "bidiffsr: 2 done, 3 failed"
+
+
+def test_a_bug_in_one_file_stops_no_other(
+    model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = Upscaler.stream
+
+    def fails_once(self: Upscaler, image: Image, **settings: Any) -> Any:
+        if image.width == 6:
+            raise ZeroDivisionError
+        return stream(self, image, **settings)
+
+    save("in/a.png")
+    save("in/z.png", width=7)
+    monkeypatch.setattr(Upscaler, "stream", fails_once)
+    assert main(["upscale", "in", "-n", model]) == 1
+    out, err = capsys.readouterr()
+    assert out.startswith("in/z.png -> in/z_x4.png")
+    assert "fails_once" in err  # the traceback
+    assert "bidiffsr: error: in/a.png: ZeroDivisionError, which is a bug" in err
+    assert err.splitlines()[-1] == "bidiffsr: 1 done, 1 failed"
+
+
+def test_two_runs_over_one_folder(
+    model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other run makes, while this one works, the result under way and the next one."""
+    stream = Upscaler.stream
+
+    def beside_another(self: Upscaler, image: Image, **settings: Any) -> Any:
+        for name in ("in/a_x4.png", "in/b_x4.png"):
+            if not Path(name).exists():
+                save(name)
+        return stream(self, image, **settings)
+
+    for name in "abc":
+        save(f"in/{name}.png")
+    monkeypatch.setattr(Upscaler, "stream", beside_another)
+    assert main(["upscale", "in", "-n", model]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("in/c.png -> in/c_x4.png")
+    assert err.splitlines()[-1] == "bidiffsr: 1 done, 2 already there"
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [
+        (["b.heic"], "1 picture of a kind that is not read (.heic)"),
+        (["b.heic", "c.AVIF"], "2 pictures of kinds that are not read (.avif .heic)"),
+        (["deep/b.png"], "1 folder inside (--recursive looks there)"),
+        (["x/b.png", "y/b.png", "c.heic"], "1 picture of a kind that is not read (.heic), "),
+    ],
+)
+def test_what_is_left_out_is_said(
+    names: list[str], reason: str, model: str, capsys: Capture
+) -> None:
+    save("in/a.png")
+    for name in names:
+        Path("in", name).parent.mkdir(exist_ok=True)
+        Path("in", name).touch()
+    assert main(["upscale", "in", "-n", model]) == 0
+    left_out, summary = capsys.readouterr().err.splitlines()
+    assert left_out.startswith(f"bidiffsr: left out: {reason}")
+    assert summary == "bidiffsr: 1 done"
+
+
+def test_the_folder_of_results_is_not_missed(model: str, capsys: Capture) -> None:
+    save("in/a.png")
+    for _ in range(2):
+        assert main(["upscale", "in", "-o", "in/large", "-n", model]) == 0
+    assert "left out: " not in capsys.readouterr().err
+
+
 def test_recursive(model: str) -> None:
     save("in/a.png")
     save("in/deep/b.png")
@@ -154,14 +247,14 @@ def test_names_cannot_forge_output(model: str, capsys: Capture) -> None:
 
 def test_names_outside_the_terminals_alphabet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written := io.BytesIO(), "ascii"))
-    say("größer.png")
+    print_result("größer.png")
     assert written.getvalue() == b"gr\\xf6\\xdfer.png\n"
 
 
 def test_bars_leave_stdout_alone(
     model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     save("in/[red]a.png")
     save("in/b.png")
     assert main(["upscale", "in", "-n", model]) == 0
@@ -169,6 +262,8 @@ def test_bars_leave_stdout_alone(
     assert len(out.splitlines()) == 2
     assert "\x1b" not in out
     assert "all pictures" in err
+    plain = re.sub(r"\x1b\[[\d;]*m", "", err)
+    assert re.search(r"\d elapsed, [-\d:]+ left", plain)  # no number that could be either
     assert "[red]a.png" in err
 
 
@@ -206,7 +301,8 @@ def test_bars_leave_stdout_alone(
         ("inspect nope.safetensors", "nope.safetensors: no such file"),
         ("inspect MODEL --size 3", "--size: 3 is not a multiple of 2"),
         ("upscale a.png -n MODEL --tile 3", "tile: got 3, expected 64"),
-        ("upscale a.png -n MODEL --max-memory much", "max_memory: got 'much'"),
+        ("upscale a.png nope.png -n MODEL -o new.xyz", "new.xyz: suffix '.xyz'"),
+        ("upscale notes -n MODEL", "notes: not a picture of a known kind"),
         ("upscale a.png -n MODEL --max-memory 1M", "a.png: an output of 24x24 pixels needs"),
     ],
 )
@@ -216,6 +312,7 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
     save("pictures/b.png", 32, 32)
     Path("unnamed").write_bytes(Path("pictures/b.png").read_bytes())
     Path("there.safetensors").touch()
+    Path("notes").write_text("no picture")
     assert main(command.replace("MODEL", model).split()) == 1
     out, err = capsys.readouterr()
     assert out == ""
@@ -230,7 +327,10 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
         ("upscale", "PICTURES"),
         ("upscal a.png", "upscale"),
         ("upscale a.png --overwrit", "--overwrite"),
-        ("upscale a.png --samples 0", "--samples"),
+        ("upscale a.png --samples 0", "--samples: got 0, expected a whole number, 1 to"),
+        ("upscale a.png --max-memory much", "--max-memory: got 'much'"),
+        ("upscale a.png --threads 2000", "--threads: got 2000"),
+        ("upscale a.png --scale nan", "--scale: got nan"),
         ("upscale a.png --quality 95", "--quality"),
         ("upscale a.png --quality Fast", "--quality"),
         ("upscale a.png --file-quality 101", "--file-quality"),
@@ -366,6 +466,10 @@ def test_killed_while_writing(number: signal.Signals, code: int, model: str, fol
     if number == signal.SIGKILL:  # which leaves no time to tidy up; what is left is hidden
         left = [path for path in Path("in").iterdir() if path.name.startswith(".bidiffsr-")]
         assert len(left) == 1
+        assert main(command) == 0
+        assert sorted(path.name for path in Path("in").iterdir()) == [
+            *("a.png", "a_x4.png", "b.png", "b_x4.png")
+        ]
     else:
         assert err.splitlines()[-1] == (
             "bidiffsr: stopped; what was finished is kept, nothing is half-written"
@@ -436,7 +540,7 @@ def test_eval_scores_what_was_asked_for(model: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Upscaler, "__call__", spy)
     options = "--quality best --quality fast --steps 1 --seed 3 -s 2"
     assert main(["eval", "set", "-n", model, *options.split()]) == 0
-    common = {"scale": 2, "steps": 1, "seed": 3}
+    common = asdict(UpscaleOptions(scale=2, steps=1, seed=3))
     assert seen == [common | {"quality": "best"}, common | {"quality": "fast"}]
 
 

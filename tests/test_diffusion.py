@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bidiffsr.config import AngularSchedule, DiffusionConfig, LinearSchedule
+from bidiffsr.diffusion.chain import Buffers, run_chain
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.diffusion.prediction import PREDICTIONS
-from bidiffsr.diffusion.samplers import SAMPLERS, SamplingStep, ddim, dpm_solver_pp
-from bidiffsr.diffusion.schedule import Schedule, make_schedule
+from bidiffsr.diffusion.samplers import SAMPLERS, transitions
+from bidiffsr.diffusion.schedule import make_schedule
 from bidiffsr.errors import ConfigError
 from bidiffsr.models.published import from_reference
 from bidiffsr.nn import BiDiffSRUNet
+from chains import Step, chain_of
 from helpers import read_golden, relative_l2
 
 GOLDENS = [("unet_narrow", 10), ("unet_shallow_attn", 5)]
@@ -75,9 +77,7 @@ def test_ddim_gives_the_published_latents(
         return result if library == "torch" else result.numpy()
 
     diffusion = published(network)
-    schedule = diffusion.schedule
-    timesteps = schedule.timesteps(steps, "leading")
-    denoiser = diffusion.denoiser(predict)
+    timesteps = diffusion.schedule.timesteps(steps, "leading")
 
     def given(latent: Tensor) -> Any:
         return latent if library == "torch" else latent.numpy()
@@ -85,17 +85,16 @@ def test_ddim_gives_the_published_latents(
     start = given(noise)
     for index, timestep in enumerate(timesteps):
         published_latent = tensors[f"latent.after_t{timestep}"]
-        first = next(iter(ddim(denoiser, start, schedule, timesteps[index:])))
+        first = next(chain_of(diffusion, predict, start, timesteps[index:]))
         assert relative_l2(first.latent, published_latent) < 1e-5
         start = given(published_latent)
     # Left to itself the longer chain meets a pre-activation that is nearly zero, whose sign is
     # another one on another CPU: PyTorch in float64 ends 0.008 from the published numbers, too.
     drift = 1e-2 if steps == 10 else 1e-3
     start = given(noise)
-    chain_of = ddim(denoiser, start, schedule, timesteps)
     seen = []
-    step: SamplingStep | None = None
-    for step in chain_of:
+    step: Step | None = None
+    for step in chain_of(diffusion, predict, start, timesteps):
         assert type(step.latent) is type(start)
         assert step.latent.dtype == start.dtype
         expected = tensors[f"latent.after_t{step.timestep}"]
@@ -115,6 +114,10 @@ def pretend_network(x: Tensor, timestep: int) -> Tensor:
     return torch.tanh(0.8 * x + math.sin(timestep)) + 0.3 * torch.cos(2 * x)
 
 
+def says_the_clean_variable(config: LinearSchedule | AngularSchedule) -> Diffusion:
+    return Diffusion(DiffusionConfig(schedule=config, prediction="sample", clip=None))
+
+
 def start_noise(seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(2, 3, 5, 7, generator=generator, dtype=torch.float64)
@@ -122,7 +125,7 @@ def start_noise(seed: int = 0) -> Tensor:
 
 def beside(
     scheduler: Any,
-    steps: Iterator[SamplingStep],
+    steps: Iterator[Step],
     timesteps: Sequence[int],
     *,
     extra: Callable[[int], dict[str, Any]] = lambda index: {},
@@ -134,10 +137,11 @@ def beside(
     found = list(steps)
     assert [step.timestep for step in found] == list(timesteps)
     assert [step.index for step in found] == list(range(len(timesteps)))
-    assert {step.count for step in found} == {len(timesteps)}
     for step in found:
-        said = pretend_network(latent, step.timestep)
-        following = scheduler.step(said, step.timestep, latent, **extra(step.index)).prev_sample
+        prediction = pretend_network(latent, step.timestep)
+        following = scheduler.step(
+            prediction, step.timestep, latent, **extra(step.index)
+        ).prev_sample
         assert relative_l2(step.latent, following) < tolerance, step.timestep
         latent = step.latent  # no step inherits the rounding of another
 
@@ -178,10 +182,10 @@ def test_ddim_is_diffusers_ddim(prediction: str, clip: bool, eta: float) -> None
         timesteps = schedule.timesteps(steps, spacing)
         beside(
             scheduler,
-            ddim(
-                diffusion.denoiser(pretend_network),
+            chain_of(
+                diffusion,
+                pretend_network,
                 start_noise(),
-                schedule,
                 timesteps,
                 eta=eta,
                 fresh_noise=fresh_noise,
@@ -224,36 +228,29 @@ def test_dpm_solver_is_diffusers_dpm_solver(prediction: str, timesteps: list[int
     sigmas = torch.from_numpy((schedule.noise / schedule.signal)[timesteps])
     torch.testing.assert_close(scheduler.sigmas[:-1].double(), sigmas, rtol=1e-4, atol=0)
     scheduler.sigmas = torch.cat([sigmas, torch.zeros(1)])
-    denoise = diffusion.denoiser(pretend_network)
-    steps = dpm_solver_pp(denoise, start_noise(), schedule, timesteps)
+    steps = chain_of(diffusion, pretend_network, start_noise(), timesteps, sampler="dpm-solver++")
     beside(scheduler, steps, timesteps, tolerance=1e-6)  # its latents are float32
 
 
 def test_dpm_solver_is_of_second_order() -> None:
     """On a smooth chain its error falls faster than DDIM's as steps are added."""
-    schedule = make_schedule(LinearSchedule())
+    diffusion = says_the_clean_variable(LinearSchedule())
+    schedule = diffusion.schedule
 
-    def denoise(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+    def network(x: Tensor, timestep: int) -> Tensor:
         # The exact answer for data of mean 1 and standard deviation 0.5, whose flow is known.
         signal, noise_level = schedule.levels(timestep)
         variance = signal**2 * 0.25 + noise_level**2
-        clean = 1 + signal * 0.25 / variance * (x - signal)
-        return clean, (x - signal * clean) / noise_level
+        return 1 + signal * 0.25 / variance * (x - signal)
 
     start = start_noise()
     signal, noise_level = schedule.levels(1999)
     exact = 1 + 0.5 * (start - signal) / math.sqrt(signal**2 * 0.25 + noise_level**2)
     errors = {}
-    for name, sampler in SAMPLERS.items():
+    for name in SAMPLERS:
         for steps in (80, 400):
-            *_, last = sampler(
-                denoise,
-                start,
-                schedule,
-                schedule.timesteps(steps, "trailing"),
-                eta=0,
-                fresh_noise=start_noise,
-            )
+            timesteps = schedule.timesteps(steps, "trailing")
+            *_, last = chain_of(diffusion, network, start, timesteps, sampler=name)
             errors[name, steps] = relative_l2(last.latent, exact)
     assert errors["ddim", 80] < 0.02
     assert errors["ddim", 400] > errors["ddim", 80] / 6  # five times the steps
@@ -355,8 +352,8 @@ def test_split_undoes_target(
     if as_tensors:
         clean, noise = torch.from_numpy(clean), torch.from_numpy(noise)
     x = signal * clean + noise_level * noise
-    said = PREDICTIONS[name].target(clean, noise, signal, noise_level)
-    found = PREDICTIONS[name].split(said, x, signal, noise_level)
+    prediction = PREDICTIONS[name].target(clean, noise, signal, noise_level)
+    found = PREDICTIONS[name].split(prediction, x, signal, noise_level)
     for value, expected in zip(found, (clean, noise), strict=True):
         assert type(value) is type(expected)
         np.testing.assert_allclose(value, expected, rtol=0, atol=1e-11)
@@ -364,12 +361,12 @@ def test_split_undoes_target(
 
 @settings(deadline=None)
 @given(values, values, angles, st.sampled_from(sorted(PREDICTIONS)))
-def test_target_undoes_split(said: Any, x: Any, angle: float, name: str) -> None:
+def test_target_undoes_split(prediction: Any, x: Any, angle: float, name: str) -> None:
     levels = math.cos(angle), math.sin(angle)
-    clean, noise = PREDICTIONS[name].split(said, x, *levels)
+    clean, noise = PREDICTIONS[name].split(prediction, x, *levels)
     np.testing.assert_allclose(levels[0] * clean + levels[1] * noise, x, atol=1e-10)
     target = PREDICTIONS[name].target(clean, noise, *levels)
-    np.testing.assert_allclose(target, said, atol=1e-10)
+    np.testing.assert_allclose(target, prediction, atol=1e-10)
 
 
 def test_predictions_by_hand() -> None:
@@ -401,9 +398,9 @@ def test_levels_may_differ_from_sample_to_sample() -> None:
     angle = torch.tensor([0.3, 1.2], dtype=torch.float64)[:, None, None, None]
     signal, noise_level = angle.cos(), angle.sin()
     x = signal * clean + noise_level * noise
-    for prediction in PREDICTIONS.values():
-        said = prediction.target(clean, noise, signal, noise_level)
-        found, _ = prediction.split(said, x, signal, noise_level)
+    for kind in PREDICTIONS.values():
+        prediction = kind.target(clean, noise, signal, noise_level)
+        found, _ = kind.split(prediction, x, signal, noise_level)
         torch.testing.assert_close(found, clean)
 
 
@@ -418,13 +415,13 @@ def test_network_sees_the_input_as_configured(scaling: str) -> None:
     seen = {}
 
     def network(x: Tensor, timestep: int) -> Tensor:
-        seen[timestep] = x
+        seen[timestep] = x.clone()
         return torch.zeros_like(x)
 
     x = start_noise()
-    denoise = diffusion.denoiser(network)
     for timestep in (0, 5, 7):
-        denoise(x, timestep)
+        # Two steps: a chain of one from the level without signal draws no noise to begin with.
+        next(chain_of(diffusion, network, x, [timestep, 0]))
         factor = 1.0 if scaling == "none" else math.cos(math.pi / 2 * (timestep + 1) / 8)
         torch.testing.assert_close(seen[timestep], factor * x)
 
@@ -433,23 +430,15 @@ def test_network_sees_the_input_as_configured(scaling: str) -> None:
 def test_only_the_clean_variable_is_clipped(clip: float | None) -> None:
     diffusion = Diffusion(DiffusionConfig.model_validate({"prediction": "v", "clip": clip}))
     x = 3 * start_noise()
-    clean, noise = diffusion.denoiser(pretend_network)(x, 1000)
-    said = pretend_network(x, 1000)
-    raw, raw_noise = PREDICTIONS["v"].split(said, x, *diffusion.schedule.levels(1000))
+    prediction = pretend_network(x, 1000)
+    clean, noise = diffusion.interpret(prediction, x, 1000)
+    raw, raw_noise = PREDICTIONS["v"].split(prediction, x, *diffusion.schedule.levels(1000))
     assert raw.abs().max() > 1
     torch.testing.assert_close(clean, raw if clip is None else raw.clamp(-clip, clip))
     torch.testing.assert_close(noise, raw_noise)
 
 
 # Samplers.
-
-
-def perfect_denoiser(clean: Any, schedule: Schedule) -> Callable[[Any, int], tuple[Any, Any]]:
-    def denoise(x: Any, timestep: int) -> tuple[Any, Any]:
-        signal, noise_level = schedule.levels(timestep)
-        return clean, (x - signal * clean) / noise_level
-
-    return denoise
 
 
 @settings(deadline=None)
@@ -469,16 +458,18 @@ def test_a_perfect_denoiser_recovers_the_clean_variable(
     as_tensors: bool,
     data: st.DataObject,
 ) -> None:
-    schedule = make_schedule(config)
+    diffusion = says_the_clean_variable(config)
+    schedule = diffusion.schedule
     assume(schedule.noise[0] > 1e-6)
     steps = data.draw(st.integers(1, min(len(schedule), 30)))
     clean, noise = start_noise(seed=1), start_noise(seed=2)
     arrays = (clean, noise) if as_tensors else (clean.numpy(), noise.numpy())
-    chain = SAMPLERS[sampler](
-        perfect_denoiser(arrays[0], schedule),
+    chain = chain_of(
+        diffusion,
+        lambda x, timestep: arrays[0],
         arrays[1],
-        schedule,
         schedule.timesteps(steps, spacing),
+        sampler=sampler,
         eta=eta,
         fresh_noise=lambda index: arrays[1] * (-1) ** index,
     )
@@ -486,7 +477,6 @@ def test_a_perfect_denoiser_recovers_the_clean_variable(
     assert len(found) == steps
     assert relative_l2(found[-1].latent, clean) < 1e-9
     for step in found:
-        assert relative_l2(step.clean, clean) < 1e-9
         assert np.isfinite(np.asarray(step.latent)).all()
 
 
@@ -510,33 +500,23 @@ def test_a_perfect_network_recovers_the_picture(
         noise = (x - levels[0] * clean) / levels[1]
         return diffusion.prediction.target(clean, noise, *levels)
 
-    *_, last = SAMPLERS[sampler](
-        diffusion.denoiser(network),
-        start_noise(),
-        schedule,
-        schedule.timesteps(10, "trailing"),
-        eta=0,
-        fresh_noise=start_noise,
-    )
+    timesteps = schedule.timesteps(10, "trailing")
+    *_, last = chain_of(diffusion, network, start_noise(), timesteps, sampler=sampler)
     torch.testing.assert_close(diffusion.to_picture(last.latent, cond), picture)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_sampler_does_no_more_than_it_is_asked(sampler: str) -> None:
-    schedule = make_schedule(LinearSchedule())
+def test_a_chain_does_no_more_than_it_is_asked(sampler: str) -> None:
+    diffusion = says_the_clean_variable(LinearSchedule())
     calls: list[int] = []
-    denoise = perfect_denoiser(start_noise(), schedule)
 
-    def counting(x: Tensor, timestep: int) -> tuple[Tensor, Tensor]:
+    def counting(x: Tensor, timestep: int) -> Tensor:
         calls.append(timestep)
-        return denoise(x, timestep)
+        return start_noise()
 
-    timesteps = schedule.timesteps(10, "leading")
+    timesteps = diffusion.schedule.timesteps(10, "leading")
     start = start_noise(seed=4)
-    before = start.clone()
-    chain: Any = SAMPLERS[sampler](
-        counting, start, schedule, timesteps, eta=0, fresh_noise=start_noise
-    )
+    chain: Any = chain_of(diffusion, counting, start, timesteps, sampler=sampler)
     assert not calls
     next(chain)
     next(chain)
@@ -544,40 +524,98 @@ def test_a_sampler_does_no_more_than_it_is_asked(sampler: str) -> None:
     assert calls == timesteps[:2]
     assert list(chain) == []
     assert calls == timesteps[:2]
-    assert torch.equal(start, before)  # the noise was not written to
+    assert torch.equal(start, start_noise(seed=4))  # the noise was not written to
 
 
-def test_latents_are_not_written_to_later() -> None:
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_an_update_writes_to_nothing_it_is_given(sampler: str) -> None:
     diffusion = Diffusion(DiffusionConfig())
-    schedule = diffusion.schedule
-    for sampler in SAMPLERS.values():
-        kept = []
-        chain = sampler(
-            diffusion.denoiser(pretend_network),
-            start_noise(),
-            schedule,
-            schedule.timesteps(5, "leading"),
-            eta=1,
-            fresh_noise=start_noise,
-        )
-        for step in chain:
-            kept.append((step, step.latent.clone(), step.clean.clone()))
-        for step, latent, clean in kept:
-            assert torch.equal(step.latent, latent)
-            assert torch.equal(step.clean, clean)
+    step = transitions(diffusion.schedule, diffusion.schedule.timesteps(5, "leading"))[2]
+    arrays = [start_noise(seed) for seed in range(4)]
+    x, clean, noise, previous = arrays
+    options = {"previous": previous, "eta": 1.0, "fresh_noise": start_noise}
+    result = SAMPLERS[sampler].update(x, clean, noise, step, **options)
+    for seed, array in enumerate(arrays):
+        assert result is not array
+        assert torch.equal(array, start_noise(seed))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("as_tensors", [True, False])
+def test_parts_change_nothing(sampler: str, as_tensors: bool) -> None:
+    diffusion = Diffusion(DiffusionConfig.model_validate({"prediction": "v"}))
+    timesteps = diffusion.schedule.timesteps(4, "leading")
+
+    def chain(parts: Sequence[Any]) -> Step:
+        def network(x: Any, timestep: int) -> Any:
+            prediction = pretend_network(torch.as_tensor(x), timestep)
+            return prediction if as_tensors else prediction.numpy()
+
+        def given(seed: int) -> Any:
+            return start_noise(seed) if as_tensors else start_noise(seed).numpy()
+
+        options: dict[str, Any] = {"sampler": sampler, "parts": parts}
+        options |= {} if sampler != "ddim" else {"eta": 0.7, "fresh_noise": given}
+        *_, last = chain_of(diffusion, network, given(9), timesteps, **options)
+        return last
+
+    rows = [(..., slice(0, 1), slice(None)), (..., slice(1, 5), slice(None))]
+    np.testing.assert_array_equal(chain(rows).latent, chain([...]).latent)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_fresh_noise_is_drawn_only_where_it_counts(eta: float) -> None:
-    schedule = make_schedule(LinearSchedule())
+    diffusion = says_the_clean_variable(LinearSchedule())
     drawn: list[int] = []
 
     def fresh_noise(index: int) -> Tensor:
         drawn.append(index)
         return start_noise(seed=index)
 
-    denoise = perfect_denoiser(start_noise(), schedule)
-    timesteps = schedule.timesteps(4, "leading")
-    chain = ddim(denoise, start_noise(), schedule, timesteps, eta=eta, fresh_noise=fresh_noise)
+    timesteps = diffusion.schedule.timesteps(4, "leading")
+    chain = chain_of(
+        diffusion,
+        lambda x, timestep: start_noise(),
+        start_noise(),
+        timesteps,
+        eta=eta,
+        fresh_noise=fresh_noise,
+    )
     assert len(list(chain)) == 4
     assert drawn == ([0, 1, 2] if eta else [])  # the step to the clean end adds none
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("prediction", ["v", "sample"])
+@pytest.mark.parametrize("schedule", [LinearSchedule(), AngularSchedule(timesteps=8)])
+@pytest.mark.parametrize("scaling", ["none", "signal"])
+@pytest.mark.parametrize(("steps", "spacing"), [(1, "trailing"), (1, "leading"), (3, "trailing")])
+def test_start_noise_is_left_out_exactly_where_no_noise_changes_the_result(
+    sampler: str, prediction: str, schedule: Any, scaling: str, steps: int, spacing: Any
+) -> None:
+    diffusion = Diffusion(
+        DiffusionConfig.model_validate(
+            {"schedule": schedule, "prediction": prediction, "input_scaling": scaling}
+        )
+    )
+    drawn: list[int] = []
+
+    def result(start: Tensor) -> Tensor:
+        """With ``start`` in the buffer, and as noise where any is asked for."""
+        buffers = Buffers(start.clone(), 0 * start, 0 * start)
+
+        def predict(seen: Any, timestep: int, out: Tensor) -> tuple[()]:
+            out[...] = pretend_network(seen(...), timestep)
+            return ()
+
+        def noise(stream: int, part: Any) -> Tensor:
+            drawn.append(stream)
+            return start[part]
+
+        timesteps = diffusion.schedule.timesteps(steps, spacing)
+        for _ in run_chain(diffusion, SAMPLERS[sampler], timesteps, buffers, predict, noise):
+            pass
+        return buffers.variable
+
+    same = torch.equal(result(start_noise(1)), result(100 * start_noise(2)))
+    assert drawn == ([] if same else [0, 0])

@@ -17,9 +17,9 @@ from torch import Tensor
 from bidiffsr.backends.engine import Engine
 from bidiffsr.config import BiDiffSRConfig
 from bidiffsr.diffusion.formulation import Diffusion
-from bidiffsr.diffusion.samplers import ddim
 from bidiffsr.models.published import convert_reference
 from bidiffsr.models.trained import save_model
+from chains import chain_of
 from engine_cases import (
     KERNELS,
     every_kernel,
@@ -103,19 +103,18 @@ def test_ddim_gives_the_published_latents(
         return engine.predict(x, cond, np.array([timestep]))
 
     diffusion = Diffusion(engine.config.diffusion)
-    schedule, denoiser = diffusion.schedule, diffusion.denoiser(predict)
-    timesteps = schedule.timesteps(steps, "leading")
+    timesteps = diffusion.schedule.timesteps(steps, "leading")
     assert timesteps == tensors["timesteps"].tolist()
     start = noise
     for index, timestep in enumerate(timesteps):
         published = tensors[f"latent.after_t{timestep}"].numpy()
-        step = next(iter(ddim(denoiser, start, schedule, timesteps[index:])))
+        step = next(chain_of(diffusion, predict, start, timesteps[index:]))
         assert relative_l2(step.latent, published) < 1e-5
         start = published
     # Left to itself, the narrow network's chain meets pre-activations that are nearly zero: PyTorch
     # in float64 ends 0.008 from the published numbers, too.
     tolerance = 0.05 if model == "unet_narrow" else 1e-3
-    for step in ddim(denoiser, noise, schedule, timesteps):
+    for step in chain_of(diffusion, predict, noise, timesteps):
         expected = tensors[f"latent.after_t{step.timestep}"]
         assert relative_l2(step.latent, expected) < (1e-5 if step.index < 3 else tolerance)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bidiffsr.batch.jobs import Job, Plan, find_sources, is_out_of_memory, plan_jobs, upscale_file
+from bidiffsr.batch.options import FileOptions
+from bidiffsr.batch.plan import Job, Plan, plan_jobs
+from bidiffsr.batch.run import AlreadyThere, upscale_file
+from bidiffsr.batch.sources import find_sources
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError, NumericalError, OutputError
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
+from bidiffsr.system import files
+from bidiffsr.system.files import remove_leftovers, write_atomically
+from bidiffsr.system.memory import is_out_of_memory
+from bidiffsr.system.process import here, started_at
+from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
 
@@ -43,7 +55,7 @@ def plan(
 ) -> Plan:
     settings: dict[str, Any] = {"scale": 4.0} | options
     sources = find_sources(paths, recursive=recursive)
-    return plan_jobs(sources, None if output is None else Path(output), **settings)
+    return plan_jobs(sources.pictures, None if output is None else Path(output), **settings)
 
 
 def names(plan: Plan) -> dict[str, list[str]]:
@@ -138,30 +150,274 @@ def test_a_single_picture_is_no_batch_but_a_folder_of_one_is() -> None:
     [
         (["a.png", "in"], "big.png", 1, ConfigError, "one file for 2 results"),
         (["a.png"], "big.png", 3, ConfigError, "one file for 3 results"),
-        (["a.png"], "a.png", 1, OutputError, "is the picture a.png itself"),
-        (["a.png", "in"], "out", 1, OutputError, "both a.png and in/a.png"),
         (["in", "a.png"], "in/a.png", 1, ConfigError, "one file for 2 results"),
         (["a.png"], "big.gif", 1, OutputError, "big.gif: suffix"),
-        (["nope.png"], None, 1, ImageError, "nope.png"),
+        (["a.png"], "new.xyz", 1, OutputError, "new.xyz: suffix"),
+        (["a.png"], "deep/new.Jpgg", 1, OutputError, "new.Jpgg: suffix"),
+        (["empty"], None, 1, ImageError, "empty: no pictures"),
+        (["empty", "empty"], None, 1, ImageError, "empty: no pictures"),
+        ([], None, 1, ImageError, "no paths: no pictures"),
     ],
 )
 def test_what_cannot_be_meant(
     paths: list[str], output: str | None, samples: int, kind: type[BidiffsrError], reason: str
 ) -> None:
     touch("a.png", "in/a.png")
+    Path("empty").mkdir()
     with pytest.raises(kind, match=reason):
         plan(*paths, output=output, samples=samples, overwrite=True)
+    assert not Path("new.xyz").exists()
 
 
-def test_an_input_is_not_replaced_through_a_link() -> None:
+def test_a_folder_that_exists_may_have_any_name() -> None:
+    touch("a.png", "out.xyz/b.txt")
+    assert names(plan("a.png", output="out.xyz")) == {"a.png": ["out.xyz/a_x4.png"]}
+
+
+# What befalls one file.
+
+
+def errors(plan: Plan) -> dict[str, str]:
+    return {str(job.source): str(job.error) for job in plan.jobs if job.error is not None}
+
+
+LONG = "x" * 250 + ".png"
+
+
+@pytest.mark.parametrize(
+    ("paths", "output", "culprit", "reason"),
+    [
+        (["a.png", "nope.png", "in"], None, "nope.png", "nope.png: no such file"),
+        (["nope/a.png", "a.png"], None, "nope/a.png", "nope/a.png: no such file"),
+        (["a.png/b.png", "a.png"], None, "a.png/b.png", "Not a directory"),
+        (["y" * 300, "a.png"], None, "y" * 300, "File name too long"),
+        (["loop.png", "a.png"], None, "loop.png", "loop.png: cannot be read (Too many levels"),
+        (["broken.png", "a.png"], None, "broken.png", "broken.png: no such file"),
+        (["a.png", "in"], "out", "in/a.png", "both a.png and in/a.png"),
+        (["in", "a.png"], "out", "a.png", "both in/a.png and a.png"),
+        (["a.png", "a_x4.jpg"], "linked", "a.png", "is the picture a_x4.jpg itself"),
+    ],
+)
+def test_one_file_does_not_stop_the_others(
+    paths: list[str], output: str | None, culprit: str, reason: str
+) -> None:
+    touch("a.png", "in/a.png", "a_x4.jpg")
+    Path("loop.png").symlink_to("loop.png")
+    Path("broken.png").symlink_to("nowhere.png")
+    Path("linked").mkdir()
+    Path("linked/a_x4.png").symlink_to("../a_x4.jpg")
+    made = plan(*paths, output=output, overwrite=True)
+    assert list(errors(made)) == [culprit]
+    assert reason in errors(made)[culprit]
+    assert len(made.jobs) == len(paths)
+    assert made.batch
+
+
+def test_a_single_picture_is_not_replaced() -> None:
     touch("a.png")
     Path("link.png").symlink_to("a.png")
-    with pytest.raises(OutputError, match="itself"):
-        plan("a.png", output="link.png", overwrite=True)
+    for output in ("a.png", "link.png"):
+        assert "is the picture a.png itself" in errors(plan("a.png", output=output))["a.png"]
+
+
+def test_broken_links_in_a_folder_fail_alone(upscaler: Upscaler) -> None:
+    save("in/a.png")
+    Path("in/loop.png").symlink_to("loop.png")
+    Path("in/broken.png").symlink_to("nowhere.png")
+    reasons = {}
+    for job in plan("in").jobs:
+        try:
+            list(upscale_file(upscaler, job))
+        except ImageError as error:
+            reasons[job.source.name] = str(error)
+    assert reasons.keys() == {"loop.png", "broken.png"}
+    assert all(reason.startswith(f"in/{name}: ") for name, reason in reasons.items())
+    assert Path("in/a_x4.png").exists()
+
+
+def test_a_folder_that_cannot_be_listed_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("in/a.png", "in/locked/b.png", "in/z.png")
+    scan = os.scandir
+
+    def locked(path: Any) -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    made = plan("in", recursive=True)
+    assert errors(made) == {"in/locked": "in/locked: cannot be listed (Permission denied)"}
+    assert [job.source.name for job in made.jobs if job.error is None] == ["a.png", "z.png"]
+
+
+def test_a_result_whose_name_is_too_long_fails_at_its_turn(upscaler: Upscaler) -> None:
+    save("a.png")
+    Path("a.png").rename(LONG)
+    save("b.png")
+    long, other = plan(LONG, "b.png").jobs
+    with pytest.raises(OutputError, match="File name too long"):
+        list(upscale_file(upscaler, long))
+    assert list(upscale_file(upscaler, other))[-1].result is not None
+
+
+@pytest.mark.parametrize("content", [b"no picture", b"", None])
+def test_a_bad_picture_is_named_not_its_result(content: bytes | None, upscaler: Upscaler) -> None:
+    source = Path("notes")
+    if content is not None:
+        source.write_bytes(content)
+    with pytest.raises(ImageError, match=r"^notes: "):
+        list(upscale_file(upscaler, Job(source, (Path("out/notes_x4"),))))
+    assert not Path("out").exists()
+
+
+def test_what_is_left_out_is_known() -> None:
+    touch("in/a.png", "in/b.heic", "in/c.AVIF", "in/notes.txt", "in/.d.heic", "in/deep/e.png")
+    found = find_sources(["in"])
+    assert [str(source.path) for source in found.pictures] == ["in/a.png"]
+    assert sorted(map(str, found.unread)) == ["in/b.heic", "in/c.AVIF"]
+    assert list(map(str, found.folders)) == ["in/deep"]
+    found = find_sources(["in"], recursive=True)
+    assert [str(source.path) for source in found.pictures] == ["in/a.png", "in/deep/e.png"]
+    assert found.folders == []
+
+
+def test_each_picture_counts_once(folder: Path) -> None:
+    touch("in/a.png")
+    found = find_sources(["in", "in/a.png", "in", str(folder / "in")])
+    assert [(str(source.path), source.folder) for source in found.pictures] == [("in/a.png", None)]
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        *("in/large/p_x4.png", "in/large/p_x2_1.png", "in/large/trip/q_x4.png"),
+        *("in/trip/large/q_x1.5.png", "in/a/b/p_x4.png", "in/trip/q_x4.png"),
+    ],
+)
+def test_results_in_any_folder_below_are_not_upscaled_again(result: str) -> None:
+    touch("in/p.png", "in/trip/q.png", result)
+    for output in (None, "in/large", "elsewhere"):
+        made = plan("in", output=output, recursive=True, scale=3)
+        assert list(names(made)) == ["in/p.png", "in/trip/q.png"]
+        assert list(map(str, made.earlier_results)) == [result]
+
+
+@pytest.mark.parametrize(
+    "picture", ["in/large/r_x4.png", "in/large/p_x4.jpg", "in/large/p_x.png", "in/large/p.png"]
+)
+def test_other_pictures_below_are_upscaled(picture: str) -> None:
+    touch("in/p.png", "in/trip/r.png", picture)
+    assert picture in names(plan("in", output="out", recursive=True))
+
+
+# Two runs, and what a killed one leaves.
+
+
+def test_a_result_that_appears_meanwhile_is_already_there(upscaler: Upscaler) -> None:
+    first, second = plan(str(save("a.png")), str(save("b.png"))).jobs
+    list(upscale_file(upscaler, first))  # by another run
+    with pytest.raises(AlreadyThere, match=r"a_x4\.png: exists already; .*--overwrite"):
+        list(upscale_file(upscaler, first))
+    running = upscale_file(upscaler, second)
+    next(running)
+    Path("b_x4.png").write_text("by another run")
+    with pytest.raises(AlreadyThere, match=r"b_x4\.png: exists already; .*--overwrite"):
+        list(running)
+    assert Path("b_x4.png").read_text() == "by another run"
+    list(upscale_file(upscaler, second, files=FileOptions(overwrite=True)))
+    assert read_image("b_x4.png").width == 20
+
+
+def test_one_of_two_samples_is_a_failure(upscaler: Upscaler) -> None:
+    job = Job(save("a.png"), (Path("1.png"), Path("2.png")))
+    Path("2.png").touch()
+    with pytest.raises(OutputError, match=r"^2\.png: exists already") as error:
+        list(upscale_file(upscaler, job))
+    assert not isinstance(error.value, AlreadyThere)
+    assert not Path("1.png").exists()
+
+
+WRITES_AND_WAITS = """
+import sys, time
+from bidiffsr.system.files import write_atomically
+
+def write(path):
+    path.write_text("half")
+    print(path.name, flush=True)
+    time.sleep(600)
+
+write_atomically("result.png", write)
+"""
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not() -> None:
+    command = [sys.executable, "-c", WRITES_AND_WAITS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        name = process.stdout.readline().strip()
+        remove_leftovers(".")
+        assert Path(name).exists()
+        process.kill()
+        process.wait()
+        remove_leftovers(".")
+        assert not Path(name).exists()
+    assert not Path("result.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "process", "started", "age", "stays"),
+    [
+        ("HERE", os.getpid(), "START", 0, True),
+        ("HERE", os.getpid(), "START", 10**6, True),
+        ("HERE", os.getpid(), "1", 0, False),  # the number is used again
+        ("HERE", 2**22 + 1, "START", 0, False),
+        ("0123abcd", 2**22 + 1, "1", 0, True),  # another machine's
+        ("0123abcd", 2**22 + 1, "1", 10**6, False),
+    ],
+)
+def test_whose_leftovers_are_removed(
+    where: str, process: int, started: str, age: int, stays: bool
+) -> None:
+    start = started.replace("START", str(started_at(os.getpid())))
+    path = Path(f".bidiffsr-{where.replace('HERE', here())}-{process}-{start}-00ff.tmp")
+    path.touch()
+    os.utime(path, (time.time() - age, time.time() - age))
+    remove_leftovers(".")
+    assert path.exists() is stays
+
+
+def test_leftovers_of_older_versions_and_other_files() -> None:
+    old, new, other = Path(".bidiffsr-00ff.tmp"), Path(".bidiffsr-11ff.tmp"), Path(".bidiffsr.yml")
+    for path in (old, new, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    remove_leftovers(".")
+    assert not old.exists()
+    assert new.exists()
+    assert other.exists()
+    remove_leftovers("nowhere")
+
+
+def test_a_temporary_name_says_who_writes() -> None:
+    seen: list[Path] = []
+
+    def write(path: Path) -> None:
+        path.touch()
+        remove_leftovers(".")
+        seen.append(path)
+        assert path.exists()
+
+    write_atomically("a.png", write)
+    assert files._TEMPORARY.fullmatch(seen[0].name)
+
+
+# One job.
 
 
 def save(name: str, height: int = 6, width: int = 5) -> Path:
     ramp = np.linspace(0, 255, height * width * 3).astype(np.uint8)
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
     write_image(name, Image(ramp.reshape(height, width, 3)), overwrite=True)
     return Path(name)
 
@@ -169,8 +425,8 @@ def save(name: str, height: int = 6, width: int = 5) -> Path:
 def test_a_job_saves_each_sample_when_it_is_finished(upscaler: Upscaler) -> None:
     job = Job(save("a.png"), (Path("out/deep/1.png"), Path("out/deep/2.png")))
     seen = []
-    for step in upscale_file(upscaler, job):
-        seen.append(step.written)
+    for progress in upscale_file(upscaler, job):
+        seen.append(job.outputs[progress.sample] if progress.result is not None else None)
         assert [path.exists() for path in job.outputs] == [path in seen for path in job.outputs]
     assert seen == [None, job.outputs[0], None, job.outputs[1]]
     assert read_image("out/deep/2.png").pixels.shape == (24, 20, 3)
@@ -224,7 +480,13 @@ def test_what_can_be_known_is_said_before_the_work(upscaler: Upscaler) -> None:
     with pytest.raises(OutputError, match="20000 pixels long; WebP holds at most 16383"):
         list(upscale_file(never, Job(save("long.png", 5000, 1), (Path("b.webp"),))))
     with pytest.raises(ConfigError, match="scale"):
-        list(upscale_file(never, Job(save("a.png"), (Path("b.png"),)), scale=7))
+        list(upscale_file(never, Job(save("a.png"), (Path("b.png"),)), UpscaleOptions(scale=7)))
+    with pytest.raises(ImageError, match="max_pixels"):
+        list(
+            upscale_file(
+                never, Job(save("a.png"), (Path("b.png"),)), files=FileOptions(max_pixels=29)
+            )
+        )
 
 
 def test_a_foreign_result_is_not_saved(folder: Path) -> None:

@@ -224,5 +224,5 @@ def test_a_bad_argument_is_named_in_one_line(name: str, value: Any) -> None:
         "stream": 0,
     }
     culprit = {"left": "(left|width)"}.get(name, name)
-    with pytest.raises(ConfigError, match=f"^{culprit} must be [^\\n]+$"):
+    with pytest.raises(ConfigError, match=f"^{culprit}: got [^\\n]+$"):
         normal_noise(**{**arguments, name: value})

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from bidiffsr.config import AngularSchedule, DiffusionConfig, LinearSchedule, ModelConfig, SR3Config
 from bidiffsr.data.crops import TrainingCrops
-from bidiffsr.diffusion.samplers import ddim
+from bidiffsr.diffusion.samplers import SAMPLERS, transitions
 from bidiffsr.diffusion.schedule import make_schedule
 from bidiffsr.errors import BidiffsrError, CheckpointError, ConfigError, OutputError, TrainingError
 from bidiffsr.models.published import convert_reference, from_reference, reference_network_config
@@ -331,9 +331,9 @@ def test_epsilon_needs_signal():
 
 
 def test_eta_needs_noise():
-    schedule = make_schedule(AngularSchedule(timesteps=4))
-    with pytest.raises((ConfigError, TypeError, ValueError)):
-        list(ddim(lambda x, t: (x, x), np.zeros(3), schedule, [3, 1], eta=1.0))
+    schedule, x = make_schedule(AngularSchedule(timesteps=4)), np.zeros(3)
+    with pytest.raises(ConfigError, match="fresh_noise"):
+        SAMPLERS["ddim"].update(x, x, x, transitions(schedule, [3, 1])[0], eta=1.0)
 
 
 def test_schedule_is_as_close_as_float32_can_be():

@@ -16,15 +16,18 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bidiffsr.backends.pytorch import TorchBackend
-from bidiffsr.batch.jobs import Job, upscale_file
+from bidiffsr.batch.plan import Job
+from bidiffsr.batch.run import upscale_file
 from bidiffsr.diffusion.noise import normal_noise
 from bidiffsr.errors import ConfigError, MemoryEstimateError, OutputError
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image, to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
-from bidiffsr.system.buffers import new_canvas, release, strips
-from bidiffsr.system.memory import memory_limit, parse_bytes
+from bidiffsr.system.buffers import new_buffer, release, strips
+from bidiffsr.system.checks import amount_of_memory
+from bidiffsr.system.memory import memory_limit
 from bidiffsr.upscaling import tiling
+from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.planning import plan_memory
 from bidiffsr.upscaling.tiling import Tiling, lay_tiles, least_tile
 from bidiffsr.upscaling.upscaler import Upscaler
@@ -120,10 +123,10 @@ class Greedy(Pointwise):
         self.most = most
 
     def predict(self, x_t: NDArray[Any], cond: NDArray[Any], t: NDArray[Any]) -> NDArray[Any]:
-        said = super().predict(x_t, cond, t)
+        prediction = super().predict(x_t, cond, t)
         if x_t[0, 0].size > self.most:
             raise MemoryError
-        return said
+        return prediction
 
     def memory(self, height: int, width: int) -> int:
         return 1
@@ -391,18 +394,18 @@ def test_what_is_allowed_counts_from_what_is_held(monkeypatch: pytest.MonkeyPatc
     ],
 )
 def test_amounts_of_memory(text: str, expected: int) -> None:
-    assert parse_bytes(text) == expected
+    assert amount_of_memory("max_memory", text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "G", "-1G", "2X", "1e9", "iB", "1ib", "nan"])
 def test_what_is_no_amount_of_memory(text: str) -> None:
     with pytest.raises(ConfigError, match="such as 2G"):
-        parse_bytes(text)
+        amount_of_memory("max_memory", text)
 
 
-@pytest.mark.parametrize("tile", [63, 0, -5])
-def test_tiles_that_are_too_small(tile: int) -> None:
-    with pytest.raises(ConfigError, match="64 or more"):
+@pytest.mark.parametrize(("tile", "least"), [(63, 64), (0, 1), (-5, 1)])
+def test_tiles_that_are_too_small(tile: int, least: int) -> None:
+    with pytest.raises(ConfigError, match=f"^tile: got {tile}, expected .*{least} or more"):
         upscale(Pointwise(), photograph(4, 4), tile=tile)
 
 
@@ -441,9 +444,10 @@ def test_results_from_the_disk_are_the_same_byte_for_byte(
     several: dict[str, dict[str, Any]] = {"disk": little_memory, "memory": {"tile": 256}}
     for name, settings in several.items():
         job = Job(tmp_path / "a.png", (tmp_path / name / "b.png",))
-        *_, last = upscale_file(upscaler, job, scale=scale, seed=1, **settings)
-        assert last.step.result is not None
-        assert isinstance(last.step.result.pixels, np.memmap) is (name == "disk")
+        options = UpscaleOptions(scale=scale, seed=1, **settings)
+        *_, last = upscale_file(upscaler, job, options)
+        assert last.result is not None
+        assert isinstance(last.result.pixels, np.memmap) is (name == "disk")
         del last
         assert [path.name for path in (tmp_path / name).iterdir()] == ["b.png"]
     contents = [(tmp_path / name / "b.png").read_bytes() for name in ("disk", "memory")]
@@ -457,21 +461,21 @@ def test_a_full_disk_is_said_and_leaves_nothing(
     upscaler = Upscaler(Pointwise(), tiny_config())
     job = Job(tmp_path / "a.png", (tmp_path / "out" / "b.png",))
     with largest_file(MB), pytest.raises(OutputError, match=r"no room for 0\.0 GB of working data"):
-        list(upscale_file(upscaler, job, **little_memory))
+        list(upscale_file(upscaler, job, UpscaleOptions(**little_memory)))
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_canvases_keep_their_contents(tmp_path: Path) -> None:
+def test_buffers_keep_their_contents(tmp_path: Path) -> None:
     for folder in (None, tmp_path):
-        canvas = new_canvas((3, 50, 70), np.float32, folder)
-        assert not canvas.any()
-        expected = np.arange(canvas.size, dtype=np.float32).reshape(canvas.shape)
-        canvas[:] = expected
-        release(canvas, canvas.transpose(1, 2, 0))
-        np.testing.assert_array_equal(canvas, expected)
+        buffer = new_buffer((3, 50, 70), np.float32, folder)
+        assert not buffer.any()
+        expected = np.arange(buffer.size, dtype=np.float32).reshape(buffer.shape)
+        buffer[:] = expected
+        release(buffer, buffer.transpose(1, 2, 0))
+        np.testing.assert_array_equal(buffer, expected)
         assert list(tmp_path.iterdir()) == []
     with pytest.raises(OutputError, match="no room"):
-        new_canvas((3,), np.float32, tmp_path / "nowhere")
+        new_buffer((3,), np.float32, tmp_path / "nowhere")
 
 
 # In a process of its own.
@@ -481,7 +485,9 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from bidiffsr.config import ModelConfig
-from bidiffsr.batch.jobs import Job, upscale_file
+from bidiffsr.batch.plan import Job
+from bidiffsr.batch.run import upscale_file
+from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 
 class Cheap:
@@ -493,9 +499,10 @@ class Cheap:
 
 upscaler = Upscaler(Cheap(), ModelConfig.model_validate_json(sys.argv[1]))
 job = Job(Path("in.png"), (Path("out/result.png"),))
-for step in upscale_file(upscaler, job, steps=1, tile=512, max_memory=int(sys.argv[2])):
+options = UpscaleOptions(steps=1, tile=512, max_memory=int(sys.argv[2]))
+for progress in upscale_file(upscaler, job, options):
     if sys.argv[3] == "tell":
-        print(step.step.step, flush=True)
+        print(progress.step, flush=True)
 # Not ru_maxrss, which remembers the process that this one was started from.
 status = Path("/proc/self/status").read_text().split()
 print(status[status.index("VmHWM:") + 1])

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import copy
+import multiprocessing
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image as PILImage
 
 from bidiffsr.backends.base import load_backend
+from bidiffsr.backends.engine import Engine
 from bidiffsr.config import Quality
 from bidiffsr.errors import (
     CheckpointError,
@@ -25,6 +32,7 @@ from bidiffsr.images.image import Image, from_float, to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.models import catalog
 from bidiffsr.models.catalog import find_model, list_models
+from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.postprocess import check_result
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import save_tiny_model, tiny_config, tiny_upscaler
@@ -164,15 +172,16 @@ def test_scale_out_of_range(upscaler: Upscaler, scale: float) -> None:
     with pytest.raises(ConfigError, match="scale"):
         upscaler(picture(4, 4), scale=scale)
     with pytest.raises(ConfigError, match="scale"):
-        upscaler.check_settings(scale=scale)
+        upscaler.check(UpscaleOptions(scale=scale))
 
 
 @pytest.mark.parametrize("steps", [0, -1, 3])
 def test_steps_out_of_range(upscaler: Upscaler, steps: int) -> None:
-    with pytest.raises(ConfigError, match="1 to 2"):
+    reason = f"steps: got {steps}, .*1 (to 2|or more)"
+    with pytest.raises(ConfigError, match=reason):
         upscaler(picture(4, 4), steps=steps)
-    with pytest.raises(ConfigError, match="1 to 2"):
-        upscaler.check_settings(steps=steps)
+    with pytest.raises(ConfigError, match=reason):
+        upscaler.check(UpscaleOptions(steps=steps))
 
 
 @pytest.mark.parametrize(("quality", "steps"), [("fast", 1), ("best", 2)])
@@ -200,19 +209,18 @@ def test_steps_replace_those_of_the_quality_alone(noisy: Upscaler) -> None:
     assert (result != noisy(picture(6, 6), steps=1)).any()
 
 
-@pytest.mark.parametrize("quality", ["balanced", "superb", "", "FAST", 3])
-def test_a_quality_that_the_model_does_not_name(upscaler: Upscaler, quality: Any) -> None:
-    reason = f"quality: got {quality!r}, this model names fast, best;"
+def test_a_quality_that_the_model_does_not_name(upscaler: Upscaler) -> None:
+    reason = "quality: got 'balanced', this model names fast, best;"
     with pytest.raises(ConfigError, match=reason):
-        upscaler(picture(4, 4), quality=quality)
+        upscaler(picture(4, 4), quality="balanced")
     with pytest.raises(ConfigError, match=reason):
-        upscaler.check_settings(quality=quality)
+        upscaler.check(UpscaleOptions(quality="balanced"))
 
 
 def test_a_model_that_names_no_quality(upscaler: Upscaler) -> None:
     plain = Upscaler(upscaler.backend, upscaler.config.model_copy(update={"qualities": {}}))
     with pytest.raises(ConfigError, match="this model names none;"):
-        plain.check_settings(quality="fast")
+        plain.check(UpscaleOptions(quality="fast"))
 
 
 def test_samples_and_seed_out_of_range(upscaler: Upscaler) -> None:
@@ -223,8 +231,19 @@ def test_samples_and_seed_out_of_range(upscaler: Upscaler) -> None:
 
 
 def test_settings_name_the_scale_they_use(upscaler: Upscaler) -> None:
-    assert upscaler.check_settings() == 4
-    assert upscaler.check_settings(scale=2.5) == 2.5
+    assert upscaler.check(UpscaleOptions()) == 4
+    assert upscaler.check(UpscaleOptions(scale=2.5)) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("scale", "reason"),
+    [(5, "got 5, this model makes pictures up to 4 times larger"), (1e-3, "from 1/256 to 4;")],
+)
+def test_a_scale_that_the_model_cannot_do_is_said_in_plain_numbers(
+    upscaler: Upscaler, scale: float, reason: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"^scale: .*{reason}"):
+        upscaler.check(UpscaleOptions(scale=scale))
 
 
 def test_stream_yields_every_step_and_a_result_for_each_sample(upscaler: Upscaler) -> None:
@@ -436,3 +455,82 @@ def test_an_unknown_name_says_which_there_are(
 def test_a_name_too_long_for_a_file_is_no_model() -> None:
     with pytest.raises(CheckpointError), find_model("x" * 5000) as path:
         load_backend(path)
+
+
+# Copies, and other processes.
+
+COPIES: dict[str, Callable[[Upscaler], Upscaler]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda upscaler: pickle.loads(pickle.dumps(upscaler)),
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+@pytest.mark.parametrize("backend", ["engine", "torch"])
+def test_a_copy_does_the_same(way: str, backend: Any, tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path / "m.safetensors", tail=1.0)
+    options: dict[str, Any] = {"precision": "exact", "threads": 2} if backend == "engine" else {}
+    original = Upscaler.from_pretrained(path, backend=backend, **options)
+    again = COPIES[way](original)
+    assert again is not original
+    assert again.config == original.config
+    if backend == "engine":
+        assert isinstance(again.backend, Engine)
+        assert (again.backend.precision, again.backend.threads) == ("exact", 2)
+    np.testing.assert_array_equal(again(picture(5, 6), seed=3), original(picture(5, 6), seed=3))
+
+
+def test_a_copy_needs_the_file_wherever_it_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_tiny_model(Path("m.safetensors"))
+    pickled = pickle.dumps(Upscaler.from_pretrained("m.safetensors"))
+    monkeypatch.chdir("/")
+    assert pickle.loads(pickled).config.scale == 4
+    (tmp_path / "m.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"m\.safetensors"):
+        pickle.loads(pickled)
+
+
+def test_spawned_processes_share_the_work(tmp_path: Path) -> None:
+    upscaler = Upscaler.from_pretrained(save_tiny_model(tmp_path / "m.safetensors", tail=1.0))
+    pictures = [picture(5, 6), picture(7, 4)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        results = list(pool.map(upscaler, pictures))
+    for pixels, result in zip(pictures, results, strict=True):
+        np.testing.assert_array_equal(result, upscaler(pixels))
+
+
+def test_a_forked_child_upscales_arrays(tmp_path: Path) -> None:
+    program = """
+import os, sys
+import numpy as np
+from bidiffsr import Upscaler
+upscaler = Upscaler.from_pretrained(sys.argv[1], threads=2)
+pixels = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
+expected = upscaler(pixels)
+if os.fork() == 0:
+    os._exit(0 if np.array_equal(upscaler(pixels), expected) else 1)
+_, status = os.wait()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+    path = save_tiny_model(tmp_path / "m.safetensors", tail=1.0)
+    command = [sys.executable, "-c", program, str(path)]
+    assert subprocess.run(command, timeout=120, check=False).returncode == 0
+
+
+def test_start_noise_that_cannot_reach_the_result_is_not_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    upscaler = tiny_upscaler(tail=1.0)
+    one_step = upscaler(picture(5, 6), steps=1, seed=1)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("noise was drawn")
+
+    monkeypatch.setattr("bidiffsr.upscaling.sampling.normal_noise", refuse)
+    np.testing.assert_array_equal(upscaler(picture(5, 6), steps=1, seed=2), one_step)
+    with pytest.raises(AssertionError, match="noise was drawn"):
+        upscaler(picture(5, 6), steps=2)

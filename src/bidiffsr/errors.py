@@ -15,6 +15,23 @@ class ConfigError(BidiffsrError, ValueError):
     """A configuration value or combination that cannot work."""
 
 
+class OptionError(ConfigError):
+    """An option's value that cannot be meant, whatever the model and the picture.
+
+    Args:
+        option: its name.
+        complaint: what is wrong with its value.
+    """
+
+    def __init__(self, option: str, complaint: str) -> None:
+        super().__init__(option, complaint)
+        self.option = option
+        self.complaint = complaint
+
+    def __str__(self) -> str:
+        return f"{self.option}: {self.complaint}"
+
+
 class CheckpointError(BidiffsrError, ValueError):
     """A weight file that is damaged, hostile, or does not fit the network."""
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bidiffsr.backends.options import BackendOptions
 from bidiffsr.config import ModelConfig, SR3Config
 from bidiffsr.errors import ConfigError
 from bidiffsr.models.container import open_model_file
@@ -33,27 +33,13 @@ class Backend(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class BackendOptions:
-    """Which backend, and how it runs."""
-
-    backend: Literal["auto", "engine", "torch"] = "auto"
-    """"auto": the engine, unless a GPU is asked for or the network is none it knows."""
-    precision: Literal["fast", "exact"] = "fast"
-    """The engine's; PyTorch computes in float32."""
-    threads: int = 0
-    """The engine's; 0 for one on each CPU."""
-    device: str | None = None
-    """PyTorch's, such as "cuda"; None: the CPU for the engine, else a GPU where there is one."""
-
-
 def load_backend(path: Path, options: BackendOptions | None = None) -> tuple[Backend, ModelConfig]:
     """Read a model file into the backend that the options ask for.
 
     Raises:
         CheckpointError: the file is missing, damaged, or not for this backend.
-        ConfigError: PyTorch is needed and not installed, or cannot have the device; or an option
-            is out of range.
+        ConfigError: PyTorch is needed and not installed, or cannot have the device; or the device
+            is none of the engine's.
     """
     options = options or BackendOptions()
     match options.backend:
@@ -64,8 +50,6 @@ def load_backend(path: Path, options: BackendOptions | None = None) -> tuple[Bac
         case "auto":
             on_gpu = options.device not in (None, "cpu")
             return (_torch if on_gpu or _is_foreign(path) else _engine)(path, options)
-        case other:
-            raise ConfigError(f"backend: got {other!r}, expected 'auto', 'engine' or 'torch'")
 
 
 def _is_foreign(path: Path) -> bool:

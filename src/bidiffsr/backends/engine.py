@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr import _native
+from bidiffsr.backends.options import BackendOptions, Precision
 from bidiffsr.config import ModelConfig
 from bidiffsr.errors import ConfigError
 from bidiffsr.models.packed import load_packed
-
-Precision = Literal["fast", "exact"]
+from bidiffsr.system.cpus import usable_cpus
 
 KERNEL_VARIABLE = "BIDIFFSR_KERNEL"
 _LARGEST_SIDE = 2**20
@@ -96,20 +96,22 @@ class Engine:
     def __init__(
         self, path: str | os.PathLike[str], precision: Precision = "fast", threads: int = 0
     ) -> None:
-        if precision not in ("fast", "exact"):
-            raise ConfigError(f"precision: got {precision!r}, expected 'fast' or 'exact'")
-        if not isinstance(threads, int) or not 0 <= threads <= 1024:
-            raise ConfigError(f"threads: got {threads}, expected 0 (all CPUs) to 1024")
+        asked = BackendOptions(precision=precision, threads=threads)
+        self._path = Path(path).absolute()
         model = load_packed(Path(path))
         self.config: ModelConfig = model.config
-        self.precision: Precision = precision
+        self.precision: Precision = asked.precision
         self._native = _native.make_engine(
             dict(model.config.network),  # a dump leaves out what is as published
             model.tensors,
             precision == "fast",
             chosen_kernel(),
-            threads,
+            asked.threads or usable_cpus(),
         )
+
+    def __reduce__(self) -> tuple[type[Engine], tuple[Path, Precision, int]]:
+        """A copy, also in another process, reads the file anew."""
+        return type(self), (self._path, self.precision, self.threads)
 
     @property
     def kernel(self) -> str:

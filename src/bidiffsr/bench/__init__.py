@@ -2,7 +2,7 @@
 
 from bidiffsr.bench.layers import LayerRow, layer_rows
 from bidiffsr.bench.measure import Entry, Progress, Result, Row, Skipped, measure, plan
-from bidiffsr.bench.report import Report, describe_machine, usable_cpus
+from bidiffsr.bench.report import Report, describe_machine
 from bidiffsr.bench.systems import INSTALLED, Engine, System, TorchEager, Workload
 from bidiffsr.bench.worker import Worker, WorkerError
 
@@ -25,5 +25,4 @@ __all__ = [
     "layer_rows",
     "measure",
     "plan",
-    "usable_cpus",
 ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bidiffsr.bench.measure import Result, Row
+from bidiffsr.system.cpus import usable_cpus
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,13 +113,6 @@ def describe_machine() -> dict[str, Any]:
         with suppress(PackageNotFoundError):
             facts[package] = version(package)
     return facts
-
-
-def usable_cpus() -> int:
-    """How many CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _steps(rows: Sequence[Row]) -> TextTable:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
+from bidiffsr.backends.options import BackendOptions
+from bidiffsr.batch.options import FileOptions
 from bidiffsr.errors import OutputError
 from bidiffsr.system.files import write_atomically
 
@@ -28,6 +29,7 @@ app = App(
     help="Make pictures larger and sharper, on an ordinary computer.\n\n"
     "Try: `bidiffsr upscale photo.jpg`",
     version=_version,
+    version_flags=["--version", "-V"],
     # A name may begin with a bracket: it is no JSON.
     default_parameter=Parameter(negative=(), show_default=False, json_list=False, json_dict=False),
     print_error=False,
@@ -40,35 +42,11 @@ app.register_install_completion_command(
 )
 
 Count = Parameter(validator=Number(gte=1))
-Quality = Literal["fast", "balanced", "best"]
-Steps = Annotated[int | None, Parameter(validator=Number(gte=1))]
-Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**64))]
 
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Running:
-    """What runs the network; see `bidiffsr.backends.BackendOptions`."""
-
-    backend: Annotated[
-        Literal["auto", "engine", "torch"],
-        Parameter(help="What runs the network. Default: the 1-bit engine, or torch on a GPU."),
-    ] = "auto"
-    precision: Annotated[
-        Literal["fast", "exact"],
-        Parameter(
-            help="Of the engine: rounded more where it cannot be seen, or float32 throughout."
-        ),
-    ] = "fast"
-    threads: Annotated[
-        int, Parameter(help="Of the engine. Default: one for each CPU.", validator=Number(gte=0))
-    ] = 0
-    device: Annotated[
-        str | None, Parameter(help="Of torch: cpu, cuda, ... Default: the engine, on the CPU.")
-    ] = None
-
-
-DEFAULT_RUNNING = Running()
+# The fields of these classes are options of their own, their docstrings the help.
+Files = Annotated[FileOptions, Parameter(name="*")]
+Running = Annotated[BackendOptions, Parameter(name="*")]
+FILES, RUNNING = FileOptions(), BackendOptions()
 
 
 def published_models() -> dict[str, ModelConfig]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from bidiffsr.cli.app import Count, app, published_models
-from bidiffsr.cli.terminal import metric, print_config, print_counts, print_models, say
+from bidiffsr.cli.terminal import metric, print_config, print_counts, print_models, print_result
 from bidiffsr.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def convert(
 
     network, config = _checkpoint(checkpoint, options)
     save_model(output, network, _with_keys(config, overrides, checkpoint))
-    say(f"{output}: {metric(output.stat().st_size)}B")
+    print_result(f"{output}: {metric(output.stat().st_size)}B")
 
 
 @app.command(usage="Usage: bidiffsr pack CHECKPOINT -o MODEL [OPTIONS] [--KEY VALUE]...")
@@ -133,12 +133,12 @@ def pack(
         tensors = parameters_of(network)
     config = _with_keys(config, overrides, checkpoint)
     save_packed(output, config, tensors, float_type=float_type)
-    say(f"{output}: {metric(output.stat().st_size)}B")
+    print_result(f"{output}: {metric(output.stat().st_size)}B")
     if verify and network is not None:
         from bidiffsr.backends.compare import compare_backends
 
         for comparison in compare_backends(network, output):
-            say(f"{comparison.what}: relative L2 difference {comparison.difference:.2g}")
+            print_result(f"{comparison.what}: relative L2 difference {comparison.difference:.2g}")
 
 
 def _checkpoint(path: Path, options: Path | None) -> tuple[nn.Module, ModelConfig]:
@@ -196,6 +196,6 @@ def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> 
     if size % multiple:
         raise ConfigError(f"--size: {size} is not a multiple of {multiple}, as this network needs")
     layers = count(network, size, size)
-    say(title)
+    print_result(title)
     print_config(config)
     print_counts(layers, total(layers), size)

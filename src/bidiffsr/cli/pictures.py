@@ -3,22 +3,47 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
+import traceback
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
-from cyclopts.validators import Number
 
-from bidiffsr.cli.app import DEFAULT_RUNNING, Count, Quality, Running, Seed, Steps, app
-from bidiffsr.cli.terminal import complain, note, progress_bars, say, tally
-from bidiffsr.errors import BidiffsrError
+from bidiffsr.cli.app import FILES, RUNNING, Files, Running, app
+from bidiffsr.cli.terminal import (
+    counted,
+    explanation,
+    log,
+    print_error,
+    print_result,
+    progress_bars,
+    tally,
+)
+from bidiffsr.upscaling.options import (  # noqa: F401  the types of inherited fields
+    Quality,
+    TileSize,
+    UpscaleOptions,
+)
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
+    from rich.progress import Progress as Bars
 
-    from bidiffsr.batch.jobs import Job
+    from bidiffsr.batch.options import FileOptions
+    from bidiffsr.batch.plan import Job, Plan
+    from bidiffsr.batch.sources import Sources
     from bidiffsr.upscaling.upscaler import Upscaler
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Upscaling(UpscaleOptions):
+    """With a short name for the scale."""
+
+    scale: Annotated[float | None, Parameter(alias="-s")] = None
+
+
+DEFAULTS = Upscaling()
 
 
 @app.command
@@ -27,18 +52,11 @@ def upscale(
     /,
     *,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
-    scale: Annotated[float | None, Parameter(name=["--scale", "-s"])] = None,
     model: Annotated[str, Parameter(name=["--model", "-n"])] = "default",
-    quality: Quality | None = None,
-    steps: Steps = None,
-    seed: Seed = 0,
-    samples: Annotated[int, Count] = 1,
-    overwrite: bool = False,
+    options: Upscaling = DEFAULTS,
+    files: Files = FILES,
     recursive: Annotated[bool, Parameter(name=["--recursive", "-r"])] = False,
-    tile: int | Literal["auto"] = "auto",
-    max_memory: str | None = None,
-    file_quality: Annotated[int, Parameter(validator=Number(gte=1, lte=100))] = 95,
-    running: Running = DEFAULT_RUNNING,
+    running: Running = RUNNING,
 ) -> int:
     """Make pictures larger, filling in detail.
 
@@ -52,74 +70,115 @@ def upscale(
         pictures: Pictures (PNG, JPEG, WebP or TIFF), or folders of them.
         output: Where to: a picture's name, or a folder, which is created. Default: beside
             the picture, as photo_x4.jpg.
-        scale: How many times larger; fractions are fine. Default: the most the model can, which
-            is 4 where none is chosen.
         model: The name of a model that comes with bidiffsr, such as x4-small, or a model file.
             Default: the best that comes with bidiffsr for this scale.
-        quality: fast is most faithful: one step, nothing invented, smooth. best is sharpest: it
-            invents detail. balanced lies between. Default: what the model was made for.
-        steps: Sampling steps, in place of the quality's: more take longer.
-        seed: Another number gives other invented detail; the same number the same.
-        samples: How many different results to make of each picture.
-        overwrite: Replace results that exist.
         recursive: Look into folders inside folders.
-        tile: Side of the parts that large pictures are worked on in, in pixels, or auto, which
-            is the default.
-        max_memory: What the program may take, such as 2G or 800M. Default: most of what is free.
-        file_quality: 1 to 100, for JPEG and WebP. Default: 95.
     """
-    from bidiffsr.batch.jobs import find_sources, plan_jobs
-    from bidiffsr.system.memory import parse_bytes
+    from bidiffsr.batch.plan import plan_jobs
+    from bidiffsr.batch.sources import find_sources
     from bidiffsr.upscaling.upscaler import Upscaler
 
-    memory = None if max_memory is None else parse_bytes(max_memory)
     sources = find_sources(pictures, recursive=recursive)
-    upscaler = Upscaler.from_pretrained(model, scale=scale, **asdict(running))
-    factor = upscaler.check_settings(
-        scale=scale, quality=quality, steps=steps, samples=samples, tile=tile
+    upscaler = Upscaler.from_pretrained(model, scale=options.scale, **asdict(running))
+    scale = upscaler.check(options)
+    plan = plan_jobs(
+        sources.pictures,
+        output,
+        scale=scale,
+        samples=options.samples,
+        overwrite=files.overwrite,
     )
-    plan = plan_jobs(sources, output, scale=factor, samples=samples, overwrite=overwrite)
+    _log_left_out(sources, plan, output)
+    return _upscale_all(upscaler, plan, replace(options, scale=scale), files)
+
+
+def _log_left_out(sources: Sources, plan: Plan, output: Path | None) -> None:
+    """A line for everything that its owner may miss among the results."""
     for job in plan.already_there:
-        note(f"{job.outputs[0]}: already there, not made again (--overwrite does)")
+        log(f"{job.outputs[0]}: already there, not made again (--overwrite does)")
     if plan.earlier_results:
         count, first = len(plan.earlier_results), plan.earlier_results[0]
-        note(f"{first}: left out, an earlier result ({count} in all; name one alone to upscale it)")
-    failed = 0
-    settings: dict[str, Any] = {"scale": factor, "quality": quality, "steps": steps}
-    settings |= {"seed": seed, "tile": tile, "max_memory": memory}
-    settings |= {"overwrite": overwrite, "file_quality": file_quality}
+        log(f"{first}: left out, an earlier result ({count} in all; name one alone to upscale it)")
+    left_out = []
+    if sources.unread:
+        kinds = " ".join(sorted({path.suffix.lower() for path in sources.unread}))
+        what = counted(len(sources.unread), "picture")
+        left_out.append(
+            f"{what} of {'a kind that is' if len(sources.unread) == 1 else 'kinds that are'} "
+            f"not read ({kinds})"
+        )
+    folders = [folder for folder in sources.folders if output is None or not _same(folder, output)]
+    if folders:
+        left_out.append(f"{counted(len(folders), 'folder')} inside (--recursive looks there)")
+    if left_out:
+        log(f"left out: {', '.join(left_out)}")
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.absolute() == other.absolute()
+
+
+def _upscale_all(
+    upscaler: Upscaler, plan: Plan, options: UpscaleOptions, files: FileOptions
+) -> int:
+    """Do the jobs, whatever befalls one of them; returns the exit code."""
+    from bidiffsr.batch.run import AlreadyThere
+    from bidiffsr.system.files import remove_leftovers
+
+    for folder in plan.folders:
+        remove_leftovers(folder)
+    failed, there = 0, len(plan.already_there)
     with progress_bars() as bars:
         overall = bars.add_task("all pictures", total=len(plan.jobs), status="")
         bars.update(overall, visible=len(plan.jobs) > 1)
         for job in plan.jobs:
             try:
-                _upscale_one(bars, upscaler, job, settings)
-            except BidiffsrError as error:
-                complain(error)
-                failed += 1
+                _upscale_one(bars, upscaler, job, options, files)
+            except BrokenPipeError:  # of standard output
+                raise
+            except Exception as error:
+                if plan.batch and isinstance(error, AlreadyThere):
+                    there += 1
+                    log(f"{job.outputs[0]}: already there, made meanwhile by another run")
+                else:
+                    _print_failure(error, job, plan)
+                    failed += 1
             bars.advance(overall)
     if plan.batch:
-        there, results = len(plan.already_there), len(plan.earlier_results)
-        done = len(plan.jobs) - failed
+        done = len(plan.jobs) - failed - (there - len(plan.already_there))
+        results = len(plan.earlier_results)
         counts = [(failed, "failed"), (there, "already there"), (results, "left out")]
-        note(tally([(done, "done"), *counts]))
+        log(tally([(done, "done"), *counts]))
     return 1 if failed else 0
 
 
-def _upscale_one(bars: Progress, upscaler: Upscaler, job: Job, settings: dict[str, Any]) -> None:
-    from bidiffsr.batch.jobs import upscale_file
+def _print_failure(error: Exception, job: Job, plan: Plan) -> None:
+    """A line; for a bug of ours all there is to know, or the bug itself where it stops nothing."""
+    explained = explanation(error)
+    if explained is not None:
+        print_error(explained)
+    elif plan.batch:
+        traceback.print_exception(error)
+        print_error(f"{job.source}: {type(error).__name__}, which is a bug; please report it")
+    else:
+        raise error
+
+
+def _upscale_one(
+    bars: Bars, upscaler: Upscaler, job: Job, options: UpscaleOptions, files: FileOptions
+) -> None:
+    from bidiffsr.batch.run import upscale_file
 
     task = bars.add_task(job.source.name, total=None, status="")
     started = time.perf_counter()
     try:
-        for progress in upscale_file(upscaler, job, **settings):
-            step = progress.step
-            done = (step.sample * step.steps + step.step) * step.tiles + step.tile
-            bars.update(task, total=step.samples * step.steps * step.tiles, completed=done)
-            if step.result is not None:
-                size = f"{step.result.width}x{step.result.height}"
+        for progress in upscale_file(upscaler, job, options, files):
+            bars.update(task, total=progress.total, completed=progress.done)
+            if progress.result is not None:
+                size = f"{progress.result.width}x{progress.result.height}"
                 finished = time.perf_counter()
-                say(f"{job.source} -> {progress.written} ({size}, {finished - started:.1f} s)")
+                written = job.outputs[progress.sample]
+                print_result(f"{job.source} -> {written} ({size}, {finished - started:.1f} s)")
                 started = finished
     finally:
         bars.remove_task(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,22 +13,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from bidiffsr.cli.app import (
-    DEFAULT_RUNNING,
-    Count,
-    Quality,
-    Running,
-    Seed,
-    Steps,
-    app,
-    check_text_output,
-    write_text,
-)
-from bidiffsr.cli.terminal import note, output_console, progress_bars, say, training_display
+from bidiffsr.cli.app import RUNNING, Count, Running, app, check_text_output, write_text
+from bidiffsr.cli.terminal import log, output_console, print_result, progress_bars, training_display
 from bidiffsr.errors import ConfigError
 from bidiffsr.system.process import stop_requests
+from bidiffsr.upscaling.options import Quality, UpscaleOptions
 
 if TYPE_CHECKING:
+    from bidiffsr.backends.options import BackendOptions
     from bidiffsr.evaluation import Metric
     from bidiffsr.evaluation import Upscaler as Method
 
@@ -41,13 +33,13 @@ def evaluate(
     scale: Annotated[int | None, Parameter(name=["--scale", "-s"], validator=Number(gte=2))] = None,
     model: Annotated[tuple[str, ...], Parameter(name=["--model", "-n"])] = ("default",),
     quality: tuple[Quality, ...] = (),
-    steps: Steps = None,
-    seed: Seed = 0,
+    steps: int | None = None,
+    seed: int = 0,
     limit: Annotated[int | None, Count] = None,
     lpips: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     markdown: Path | None = None,
-    running: Running = DEFAULT_RUNNING,
+    running: Running = RUNNING,
 ) -> None:
     """Score models on folders of high-resolution pictures, as the papers do.
 
@@ -81,7 +73,11 @@ def evaluate(
         check_text_output(file)
     metrics = _metrics(lpips)
     counts = [len(Benchmark.open(folder).pictures[:limit]) for folder in folders]
-    methods, factor = _methods(model, running, scale, quality, steps, seed)
+    asked = [
+        UpscaleOptions(scale=scale, quality=each, steps=steps, seed=seed)
+        for each in quality or (None,)
+    ]
+    methods, factor = _methods(model, running, asked)
     scores: dict[str, list[Score]] = {name: [] for name in methods}
     with progress_bars() as bars:
         task = bars.add_task("scoring", total=len(methods) * sum(counts), status="")
@@ -107,22 +103,18 @@ def _metrics(lpips: Path | None) -> tuple[Metric, ...]:
     if lpips is not None:
         return metrics_with(Lpips(lpips))
     if installed() is None:
-        note(f"LPIPS is left out, its weights are not installed; {FETCH} and give --lpips its path")
+        log(f"LPIPS is left out, its weights are not installed; {FETCH} and give --lpips its path")
     return METRICS
 
 
 def _methods(
-    models: Sequence[str],
-    running: Running,
-    scale: int | None,
-    qualities: Sequence[Quality],
-    steps: int | None,
-    seed: int,
+    models: Sequence[str], running: BackendOptions, asked: Sequence[UpscaleOptions]
 ) -> tuple[dict[str, Method], int]:
-    """What is scored, by the names of the rows, and the scale."""
+    """What is scored, by the names of the rows, and the scale, which all of ``asked`` share."""
     from bidiffsr.evaluation import bicubic
     from bidiffsr.upscaling.upscaler import Upscaler
 
+    scale = asked[0].scale
     upscalers = {
         name: Upscaler.from_pretrained(name, scale=scale, **asdict(running))
         for name in dict.fromkeys(models)
@@ -130,22 +122,20 @@ def _methods(
     }
     factor = scale or min((each.config.scale for each in upscalers.values()), default=4)
 
-    def method(name: str, quality: Quality | None) -> Method:
+    def method(name: str, options: UpscaleOptions) -> Method:
         upscaler = upscalers[name]
         try:
-            upscaler.check_settings(scale=factor, quality=quality, steps=steps)
+            upscaler.check(options)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from None
-        return lambda low, scale: upscaler(
-            low, scale=scale, quality=quality, steps=steps, seed=seed
-        )
+        return lambda low, _: upscaler(low, **asdict(options))
 
     methods: dict[str, Method] = {"bicubic": bicubic}
     for name in upscalers:
-        for quality in qualities or (None,):
-            row = name if quality is None else f"{name} ({quality})"
-            methods[row] = method(name, quality)
-    return methods, factor
+        for options in asked:
+            row = name if options.quality is None else f"{name} ({options.quality})"
+            methods[row] = method(name, replace(options, scale=factor))
+    return methods, int(factor)
 
 
 @app.command(usage="Usage: bidiffsr train CONFIG [--KEY VALUE]...")
@@ -188,13 +178,13 @@ def train(
             if signals:
                 break
     if reached is None:
-        note(f"{settings.output}: holds all {settings.iterations} iterations already")
+        log(f"{settings.output}: holds all {settings.iterations} iterations already")
         return 0
     if reached < settings.iterations:
-        note(
+        log(
             f"stopped after iteration {reached} of {settings.iterations}, saved in "
             f"{settings.output}; the same command goes on"
         )
         return 128 + signals[0] if signals else 0
-    say(f"{settings.output / MODEL_NAME}: trained for {reached} iterations")
+    print_result(f"{settings.output / MODEL_NAME}: trained for {reached} iterations")
     return 0

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.cli.app import Count, app, check_text_output, published_models, write_text
-from bidiffsr.cli.terminal import output_console, progress_bars, say
+from bidiffsr.cli.terminal import output_console, print_result, progress_bars
 from bidiffsr.errors import ConfigError
 
 
@@ -44,7 +44,8 @@ def bench(
         json_file: Also write everything to this file, each single time included.
         markdown: Also write the tables to this file.
     """
-    from bidiffsr.bench import INSTALLED, Report, describe_machine, measure, plan, usable_cpus
+    from bidiffsr.bench import INSTALLED, Report, describe_machine, measure, plan
+    from bidiffsr.system.cpus import usable_cpus
 
     for file in filter(None, (json_file, markdown)):
         check_text_output(file)
@@ -97,4 +98,4 @@ def kernels() -> None:
             state = f"used: {why}"
         else:
             state = "can run here" if kernel.supported else "not on this CPU"
-        say(f"{kernel.name:12} needs {kernel.needs}; {state}")
+        print_result(f"{kernel.name:12} needs {kernel.needs}; {state}")

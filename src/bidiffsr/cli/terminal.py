@@ -38,20 +38,20 @@ def one_line(text: object) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in joined)
 
 
-def say(text: str) -> None:
+def print_result(text: str) -> None:
     """A result, on stdout, at once."""
     encoding = sys.stdout.encoding or "utf-8"  # which may not have every name's letters
     print(one_line(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
-def note(text: str) -> None:
+def log(text: str) -> None:
     """A remark, on stderr, so that stdout holds nothing but results."""
     print(f"bidiffsr: {one_line(text)}", file=sys.stderr, flush=True)
 
 
-def complain(error: object) -> None:
+def print_error(error: object) -> None:
     """One line on stderr."""
-    note(f"error: {error}")
+    log(f"error: {error}")
 
 
 def explanation(error: Exception) -> str | None:
@@ -69,8 +69,8 @@ def explanation(error: Exception) -> str | None:
     return None
 
 
-def told(error: Exception) -> int:
-    """Tell of trouble that is nobody's bug in one line; returns the exit code.
+def report_error(error: Exception) -> int:
+    """Print trouble that is nobody's bug as one line; returns the exit code.
 
     Raises:
         Exception: ``error`` itself, where it may be ours.
@@ -78,7 +78,7 @@ def told(error: Exception) -> int:
     explained = explanation(error)
     if explained is None:
         raise error
-    complain(explained)
+    print_error(explained)
     return 1
 
 
@@ -87,7 +87,7 @@ def exit_code(command: Callable[[], int | None]) -> int:
     try:
         return command() or 0
     except Exception as error:
-        return told(error)
+        return report_error(error)
 
 
 def progress_bars() -> Progress:
@@ -105,15 +105,17 @@ def progress_bars() -> Progress:
         TimeRemainingColumn,
     )
 
-    console = Console(stderr=True)
+    # FORCE_COLOR makes no terminal of a log file.
+    console = Console(stderr=True, force_terminal=sys.stderr.isatty())
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[status]}", markup=False),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("elapsed,"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=console,
         disable=not console.is_terminal,
         transient=True,
@@ -141,7 +143,7 @@ def print_config(config: ModelConfig) -> None:
         default_flow_style=None,  # lists, and mappings without others inside, on one line
     )
     for line in text.splitlines():
-        say(line)
+        print_result(line)
 
 
 def print_models(descriptions: Sequence[Mapping[str, Any]]) -> None:
@@ -201,11 +203,13 @@ def training_display(bars: Progress, iterations: int) -> Callable[[TrainingProgr
             left = timedelta(
                 seconds=round((iterations - progress.iteration) * progress.seconds_per_iteration)
             )
-            say(f"iteration {progress.iteration} of {iterations}  {loss}{rate}  {left} left")
+            print_result(
+                f"iteration {progress.iteration} of {iterations}  {loss}{rate}  {left} left"
+            )
             printed = now
         if progress.scores is not None:
             scores = "  ".join(f"{name} {value:.4g}" for name, value in progress.scores.items())
-            say(f"iteration {progress.iteration}  {scores}")
+            print_result(f"iteration {progress.iteration}  {scores}")
 
     return show
 
@@ -216,6 +220,11 @@ def metric(number: float) -> str:
         if abs(number) >= power:
             return f"{number / power:.3g}{unit}"
     return f"{number:.3g}"
+
+
+def counted(number: int, what: str) -> str:
+    """``1 folder``, ``2 folders``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def tally(counts: Iterable[tuple[int, str]]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from bidiffsr.config import DiffusionConfig
 from bidiffsr.diffusion.prediction import PREDICTIONS, Array
 from bidiffsr.diffusion.schedule import Schedule, make_schedule
@@ -36,23 +34,9 @@ class Diffusion:
         """The noisy variable as the network sees it."""
         return x * signal if self.config.input_scaling == "signal" else x
 
-    def denoiser(self, network: Callable[[Array, int], Array]) -> Denoiser:
-        """The denoiser that a sampler needs, from ``network``: (input, timestep) → prediction."""
-
-        def denoise(x: Array, timestep: int) -> tuple[Array, Array]:
-            signal, _ = self.schedule.levels(timestep)
-            said = network(self.network_input(x, signal), timestep)
-            return self.interpret(said, x, timestep)
-
-        return denoise
-
-    def interpret(self, said: Array, x: Array, timestep: int) -> tuple[Array, Array]:
-        """(clean, clipped; noise), from what the network said of ``x``; each value alone."""
-        clean, noise = self.prediction.split(said, x, *self.schedule.levels(timestep))
+    def interpret(self, prediction: Array, x: Array, timestep: int) -> tuple[Array, Array]:
+        """(clean, clipped; noise), from the network's prediction of ``x``; each value alone."""
+        clean, noise = self.prediction.split(prediction, x, *self.schedule.levels(timestep))
         if self.config.clip is not None:
             clean = clean.clip(-self.config.clip, self.config.clip)
         return clean, noise
-
-
-Denoiser = Callable[[Array, int], tuple[Array, Array]]
-"""(noisy variable, timestep) → (clean, clipped; noise, as predicted)."""

@@ -12,13 +12,12 @@ series stand in for them. The same arguments therefore give the same bytes on ev
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidiffsr.errors import ConfigError
+from bidiffsr.system.checks import whole
 
 __all__ = ["MAX_SEED", "normal_noise", "philox4x32"]
 
@@ -108,16 +107,16 @@ def normal_noise(
         float32, (channels, height, width), mean 0, standard deviation 1, |value| < 6.8.
 
     Raises:
-        ConfigError: an argument is not a whole number or is outside its range.
+        OptionError: an argument is not a whole number or is outside its range.
     """
-    seed = _whole("seed", seed, 0, MAX_SEED)
-    sample = _whole("sample", sample, 0, _MAX_WORD)
-    stream = _whole("stream", stream, 0, _MAX_HALF_WORD)
-    channels = _whole("channels", channels, 1, 4 * (_MAX_HALF_WORD + 1))
-    top = _whole("top", top, 0, _MAX_WORD)
-    left = _whole("left", left, 0, _MAX_WORD)
-    height = _whole("height", height, 1, _MAX_WORD + 1 - top)
-    width = _whole("width", width, 1, _MAX_WORD + 1 - left)
+    seed = whole(0, MAX_SEED)("seed", seed)
+    sample = whole(0, _MAX_WORD)("sample", sample)
+    stream = whole(0, _MAX_HALF_WORD)("stream", stream)
+    channels = whole(1, 4 * (_MAX_HALF_WORD + 1))("channels", channels)
+    top = whole(0, _MAX_WORD)("top", top)
+    left = whole(0, _MAX_WORD)("left", left)
+    height = whole(1, _MAX_WORD + 1 - top)("height", height)
+    width = whole(1, _MAX_WORD + 1 - left)("width", width)
 
     key = (seed & _MAX_WORD, seed >> 32)
     noise = np.empty((channels, height * width), dtype=np.float32)
@@ -135,17 +134,6 @@ def normal_noise(
                 for target, values in zip(wanted[pair : pair + 2], normals, strict=False):
                     target[:] = values
     return noise.reshape(channels, height, width)
-
-
-def _whole(name: str, value: int, lowest: int, highest: int) -> int:
-    """`value` as a Python int, or one clear line about what it should have been."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ConfigError(f"{name} must be a whole number, not {value!r}") from None
-    if not lowest <= number <= highest:
-        raise ConfigError(f"{name} must be from {lowest} to {highest}, not {number}")
-    return number
 
 
 def _box_muller(radius_word: Words, angle_word: Words) -> tuple[Reals, Reals]:

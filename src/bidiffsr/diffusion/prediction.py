@@ -15,13 +15,13 @@ class Prediction(Protocol):
     """One prediction type; x = signal · clean + noise_level · noise throughout."""
 
     def target(self, clean: Array, noise: Array, signal: Array, noise_level: Array) -> Array:
-        """What the network is trained to say."""
+        """What the network is trained to predict."""
         ...
 
     def split(
-        self, said: Array, x: Array, signal: Array, noise_level: Array
+        self, prediction: Array, x: Array, signal: Array, noise_level: Array
     ) -> tuple[Array, Array]:
-        """(clean, noise) that follow from what the network said of ``x``."""
+        """(clean, noise) that follow from the network's prediction of ``x``."""
         ...
 
 
@@ -33,10 +33,10 @@ class Epsilon:
         return noise
 
     def split(
-        self, said: Array, x: Array, signal: Array, noise_level: Array
+        self, prediction: Array, x: Array, signal: Array, noise_level: Array
     ) -> tuple[Array, Array]:
         """See ``Prediction.split``; undefined where the signal level is 0."""
-        return (x - noise_level * said) / signal, said
+        return (x - noise_level * prediction) / signal, prediction
 
 
 class Velocity:
@@ -47,10 +47,10 @@ class Velocity:
         return signal * noise - noise_level * clean
 
     def split(
-        self, said: Array, x: Array, signal: Array, noise_level: Array
+        self, prediction: Array, x: Array, signal: Array, noise_level: Array
     ) -> tuple[Array, Array]:
         """See ``Prediction.split``."""
-        return signal * x - noise_level * said, signal * said + noise_level * x
+        return signal * x - noise_level * prediction, signal * prediction + noise_level * x
 
 
 class Sample:
@@ -61,10 +61,10 @@ class Sample:
         return clean
 
     def split(
-        self, said: Array, x: Array, signal: Array, noise_level: Array
+        self, prediction: Array, x: Array, signal: Array, noise_level: Array
     ) -> tuple[Array, Array]:
         """See ``Prediction.split``."""
-        return said, (x - signal * said) / noise_level
+        return prediction, (x - signal * prediction) / noise_level
 
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": Epsilon(), "v": Velocity(), "sample": Sample()}

@@ -1,36 +1,19 @@
 """Samplers: from noise to a clean variable, one update after another.
 
-A sampler is its update formula, which looks at each value alone: whoever holds a variable too large
-to be worked on at once may apply it part by part. Called, it runs the whole chain as a generator.
+A sampler is its update formula, which looks at each value alone: a variable too large to be worked
+on at once is updated part by part (``chain.run_chain``).
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bidiffsr.diffusion.formulation import Denoiser
 from bidiffsr.diffusion.prediction import Array
 from bidiffsr.diffusion.schedule import Schedule
 from bidiffsr.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class SamplingStep:
-    """What one step leaves."""
-
-    index: int
-    """From 0."""
-    count: int
-    """How many there are."""
-    timestep: int
-    """Where the step began."""
-    latent: Array
-    """The variable after the step, at the next timestep's noise level."""
-    clean: Array
-    """The clean variable as predicted in this step."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +44,7 @@ def transitions(schedule: Schedule, timesteps: Sequence[int]) -> list[Transition
 class Sampler(ABC):
     """One way from noise to a clean variable."""
 
-    remembers: bool = False
+    multistep: bool = False
     """Whether ``update`` looks at ``previous``."""
 
     @abstractmethod
@@ -80,8 +63,8 @@ class Sampler(ABC):
 
         Args:
             x: the variable at this timestep; it is not written to.
-            clean: what the denoiser said of ``x``.
-            noise: what the denoiser said of ``x``.
+            clean: as predicted from ``x``.
+            noise: as predicted from ``x``.
             step: the levels.
             previous: ``clean`` of the step before; None in the first step.
             eta: 0 deterministic, 1 as noisy as the original chain.
@@ -90,41 +73,6 @@ class Sampler(ABC):
         Raises:
             ConfigError: fresh noise is due and ``fresh_noise`` is None.
         """
-
-    def __call__(
-        self,
-        denoise: Denoiser,
-        x: Array,
-        schedule: Schedule,
-        timesteps: Sequence[int],
-        *,
-        eta: float = 0.0,
-        fresh_noise: Callable[[int], Array] | None = None,
-    ) -> Iterator[SamplingStep]:
-        """Run a chain.
-
-        Args:
-            denoise: from ``Diffusion.denoiser``.
-            x: standard normal noise at the level of the first timestep; numpy or torch.
-            schedule: the levels.
-            timesteps: descending; the last step goes to the clean end.
-            eta: see ``update``.
-            fresh_noise: see ``update``.
-
-        Yields:
-            One ``SamplingStep`` a timestep.
-
-        Raises:
-            ConfigError: see ``update``.
-        """
-        previous = None
-        for step in transitions(schedule, timesteps):
-            clean, noise = denoise(x, step.timestep)
-            x = self.update(
-                x, clean, noise, step, previous=previous, eta=eta, fresh_noise=fresh_noise
-            )
-            previous = clean
-            yield SamplingStep(step.index, len(timesteps), step.timestep, x, clean)
 
 
 class DDIM(Sampler):
@@ -162,7 +110,7 @@ class DPMSolverPlusPlus(Sampler):
     to the clean end are of first order.
     """
 
-    remembers = True
+    multistep = True
 
     def update(
         self,
@@ -197,5 +145,4 @@ def _lambda(signal: float, noise_level: float) -> float:
     return math.inf if noise_level == 0 else math.log(signal / noise_level)
 
 
-ddim, dpm_solver_pp = DDIM(), DPMSolverPlusPlus()
-SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "dpm-solver++": dpm_solver_pp}
+SAMPLERS: dict[str, Sampler] = {"ddim": DDIM(), "dpm-solver++": DPMSolverPlusPlus()}

@@ -28,7 +28,7 @@ def strips(height: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, height))
 
 
-def new_canvas(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) -> NDArray[Any]:
+def new_buffer(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) -> NDArray[Any]:
     """An array of zeros.
 
     Args:
@@ -56,9 +56,9 @@ def new_canvas(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) ->
         ) from error
 
 
-def release(*canvases: NDArray[Any]) -> None:
+def release(*buffers: NDArray[Any]) -> None:
     """Let the system take back the memory that shows the files; the data stay."""
-    for canvas in canvases:
-        file = getattr(canvas, "_mmap", None)
+    for buffer in buffers:
+        file = getattr(buffer, "_mmap", None)
         if file is not None and hasattr(mmap, "MADV_DONTNEED"):
             file.madvise(mmap.MADV_DONTNEED)

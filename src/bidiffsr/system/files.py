@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from bidiffsr.errors import ImageError, OutputError
 from bidiffsr.system.memory import available_memory
+from bidiffsr.system.process import here, started_at
 
 StrPath = str | os.PathLike[str]
+
+# .bidiffsr-WHERE-PROCESS-START-RANDOM.tmp, which says who writes it; see `remove_leftovers`.
+_TEMPORARY = re.compile(
+    r"\.bidiffsr-(?:(?P<here>[0-9a-f]+)-(?P<process>\d+)-(?P<start>\d+)-)?[0-9a-f]+\.tmp"
+)
+# Seconds after which no file is still being written, whoever does it.
+_ABANDONED = 24 * 60 * 60
 
 
 _KINDS = {
@@ -78,8 +88,10 @@ def write_atomically(
     Raises:
         OutputError: the place cannot be written to, or the file exists.
     """
-    target = Path(path).resolve()  # through a symbolic link, rather than in place of it
-    temporary = target.with_name(f".bidiffsr-{secrets.token_hex(8)}.tmp")
+    # Through a symbolic link, rather than in place of it.
+    target = real_path(path)
+    writer = f"{here()}-{os.getpid()}-{started_at(os.getpid()) or 0}"
+    temporary = target.with_name(f".bidiffsr-{writer}-{secrets.token_hex(8)}.tmp")
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -94,6 +106,50 @@ def write_atomically(
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: StrPath) -> None:
+    """Remove what `write_atomically` left half-written in a folder when its process was killed.
+
+    A file goes when its process runs no more, and, where that cannot be known from here (another
+    machine or container), when it has not been touched for a day.
+    """
+    with suppress(OSError):  # whatever stays is hidden and in nobody's way
+        for entry in os.scandir(folder):
+            name = _TEMPORARY.fullmatch(entry.name)
+            if name is not None and _is_left_over(name, entry.stat(follow_symlinks=False)):
+                with suppress(OSError):
+                    Path(entry.path).unlink()
+
+
+def _is_left_over(name: re.Match[str], state: os.stat_result) -> bool:
+    if name["here"] == here():
+        return started_at(int(name["process"])) != int(name["start"])
+    return time.time() - state.st_mtime > _ABANDONED
+
+
+def is_file(path: StrPath) -> bool:
+    """Whether there is such a file; False too where its name cannot be one."""
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: StrPath) -> bool:
+    """Whether there is such a folder; False too where its name cannot be one."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def real_path(path: StrPath) -> Path:
+    """Where symbolic links lead; the path itself where they lead in a circle."""
+    try:
+        return Path(path).resolve()
+    except (OSError, RuntimeError):
+        return Path(path).absolute()
 
 
 def printable(path: StrPath) -> str:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 from pathlib import Path
-
-from bidiffsr.errors import ConfigError
 
 # Control groups, version 2 and 1: limit, use, and the part of it that is file cache to be had.
 _CGROUPS = (
@@ -21,8 +18,6 @@ _CGROUPS = (
 
 # Of the free memory, so that other programs keep some.
 _SHARE = 0.8
-
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def memory_limit(max_memory: int | None, held: int) -> int | None:
@@ -66,18 +61,6 @@ def _table(path: Path) -> dict[str, int]:
     """A file of lines "name number ..."."""
     lines = (line.split() for line in path.read_text("ascii").splitlines())
     return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}
-
-
-def parse_bytes(text: str) -> int:
-    """``2G``, ``800M``, ``1.5GB`` or a plain number as bytes; G is 10⁹, and GiB 2³⁰.
-
-    Raises:
-        ConfigError: it is none of these.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", text.strip().lower())
-    if match is None or (match[3] and not match[2]):
-        raise ConfigError(f"max_memory: got {text!r}, expected an amount such as 2G or 800M")
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** _UNITS[match[2]])
 
 
 def is_out_of_memory(error: Exception) -> bool:

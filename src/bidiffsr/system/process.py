@@ -1,18 +1,40 @@
-"""What a program of ours does with its process: SIGINT, SIGTERM, and freed memory."""
+"""What a program of ours does with its process: streams, SIGINT, SIGTERM, and freed memory."""
 
 from __future__ import annotations
 
-import ctypes
+import functools
+import hashlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+
+
+def open_closed_streams() -> None:
+    """Give this process a standard input, output and error where it was started without.
+
+    Otherwise the next file that is opened would take the place of one of them, and Python would
+    print what is meant for a closed standard error on standard output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # It takes the lowest number that is free: that of the stream.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+
+def discard_output() -> None:
+    """Have standard output lead nowhere from now on, for nobody reads it or its disk is full."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def sigterm_interrupts() -> AbstractContextManager[None]:
@@ -71,7 +93,42 @@ def keep_freed_memory() -> None:
     step goes into faulting them in anew. For programs of our own: a library has no business to
     change its host's allocator. Elsewhere than on glibc nothing happens.
     """
+    import ctypes
+
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@functools.cache
+def here() -> str:
+    """A short name of where process numbers mean what they mean here: machine, boot, namespace."""
+    facts = [os.uname().nodename]
+    with suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii"))
+    with suppress(OSError):
+        facts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  it is no path
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+
+
+def started_at(process: int) -> int | None:
+    """When a process was started, in the kernel's ticks; None where there is none that runs.
+
+    Numbers of processes are used again, start times are not. 0 where the system does not say.
+    """
+    if not Path("/proc/self/stat").exists():
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return None
+        except OSError:
+            pass  # somebody else's
+        return 0
+    try:
+        # The name, in brackets, may hold anything.
+        fields = Path(f"/proc/{process}/stat").read_text("utf-8", "replace").rpartition(")")[2]
+    except OSError:
+        return None
+    state, *others = fields.split()
+    return None if state in "ZX" else int(others[18])

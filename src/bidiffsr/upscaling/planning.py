@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from bidiffsr.errors import MemoryEstimateError
+from bidiffsr.upscaling.options import TileSize
 from bidiffsr.upscaling.tiling import Tiling, lay_tiles, least_tile
 
 # Up to here a picture is one tile, where the memory allows: attention compares all positions with
@@ -23,8 +23,6 @@ _FIXED_BYTES = 64_000_000
 
 # For each pixel of a tile: what goes into the network and what comes out, in float32.
 _TILE_BYTES = 60
-
-TileSize = int | Literal["auto"]
 
 
 @dataclass(frozen=True)

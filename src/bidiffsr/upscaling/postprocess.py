@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bidiffsr.errors import NumericalError
 from bidiffsr.images.image import Image, from_float, premultiply, to_float, unpremultiply
 from bidiffsr.images.resize import LARGEST_SCALE, imresize, resized_length
-from bidiffsr.system.buffers import new_canvas, release, strips
+from bidiffsr.system.buffers import new_buffer, release, strips
 
 # A result may differ from its input by this much (RMS, [0, 1]) and no more when both are shrunk to
 # a quarter of the input's size: only there do stripes and text, which upscaling has to invent
@@ -25,7 +25,7 @@ _COARSER = 4
 _FAINT = 0.02
 
 
-def finish(
+def result_image(
     picture: NDArray[np.float32],
     source: Image,
     opacity: NDArray[np.float32] | None,
@@ -42,12 +42,12 @@ def finish(
         opacity: the source's alpha, float32, where it has one.
         shrink: from ``picture`` to the result.
         scale: from ``source`` to the result.
-        folder: where the result lives; see ``new_canvas``.
+        folder: where the result lives; see ``new_buffer``.
     """
     height, width = (resized_length(side, shrink) for side in picture.shape[:2])
     dtype = source.pixels.dtype
-    pixels = new_canvas((height, width, 3), dtype, folder)
-    alpha = None if opacity is None else new_canvas((height, width), dtype, folder)
+    pixels = new_buffer((height, width, 3), dtype, folder)
+    alpha = None if opacity is None else new_buffer((height, width), dtype, folder)
     for rows in strips(height, width):
         part = picture[rows] if shrink == 1 else imresize(picture, shrink, rows=rows).clip(0, 1)
         if source.grey:

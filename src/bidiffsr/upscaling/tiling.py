@@ -1,10 +1,10 @@
 """Tiles: how a picture too large for one run of the network is cut and put together again.
 
-All tiles of a picture are equally large and overlap. What the network says of them is blended, at
-every step of sampling, with weights that rise and fall smoothly over the overlaps and sum to one;
-so the next step starts from one picture, and borders cannot grow from step to step. The network
-looks at one tile at a time, its group norms and its attention included: another tile size gives a
-slightly different picture, and the same one the same.
+All tiles of a picture are equally large and overlap. What the network predicts of them is blended,
+at every step of sampling, with weights that rise and fall smoothly over the overlaps and sum to
+one; so the next step starts from one picture, and borders cannot grow from step to step. The
+network looks at one tile at a time, its group norms and its attention included: another tile size
+gives a slightly different picture, and the same one the same.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LEAST_TILE = 64
 _OVERLAP_SHARE = 8
 
 Network = Callable[[slice, slice], NDArray[np.float32]]
-"""(rows, columns) of a picture → what is said of them, (C, rows, columns) float32."""
+"""(rows, columns) of a picture → the prediction of them, (C, rows, columns) float32."""
 
 
 @dataclass(frozen=True)
@@ -107,20 +107,20 @@ def _ramp(length: int) -> NDArray[np.float64]:
 
 
 def blend(tiling: Tiling, network: Network, result: NDArray[np.float32]) -> Iterator[int]:
-    """Run the network on every tile and add up what it says, yielding how many tiles are done.
+    """Run the network on every tile and add up its predictions, yielding how many tiles are done.
 
     Args:
         tiling: the tiles.
         network: is called once for each tile.
-        result: (C, H, W), zeros; afterwards what is said of the whole picture.
+        result: (C, H, W), zeros; afterwards the prediction of the whole picture.
     """
     done = 0
     for row in tiling.rows:
         for column in tiling.columns:
-            said = network(row.range, column.range)
+            prediction = network(row.range, column.range)
             if len(tiling) > 1:
-                said = said * row.weights[:, None] * column.weights
-            result[:, row.range, column.range] += said
+                prediction = prediction * row.weights[:, None] * column.weights
+            result[:, row.range, column.range] += prediction
             done += 1
             yield done
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Unpack
 
-from bidiffsr.backends.base import Backend, BackendOptions, load_backend
-from bidiffsr.config import ModelConfig, Quality, SamplingConfig, parse_config
+from bidiffsr.backends.base import Backend, load_backend
+from bidiffsr.backends.options import BackendKeywords, BackendOptions
+from bidiffsr.config import ModelConfig, SamplingConfig, parse_config
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.errors import ConfigError
 from bidiffsr.images.convert import as_image
@@ -18,8 +18,10 @@ from bidiffsr.images.image import Image, premultiply, to_float
 from bidiffsr.images.resize import LARGEST_SCALE
 from bidiffsr.models.catalog import find_model
 from bidiffsr.system.memory import held_memory, memory_limit
-from bidiffsr.upscaling.planning import MemoryPlan, TileSize, plan_memory
-from bidiffsr.upscaling.postprocess import finish
+from bidiffsr.upscaling.options import UpscaleKeywords, UpscaleOptions
+from bidiffsr.upscaling.planning import MemoryPlan, plan_memory
+from bidiffsr.upscaling.postprocess import result_image
+from bidiffsr.upscaling.progress import Progress
 from bidiffsr.upscaling.sampling import (
     PictureSampler,
     back_project,
@@ -30,44 +32,6 @@ from bidiffsr.upscaling.tiling import TiledNetwork, least_tile
 
 # The published test code pads to this, whatever the network needs.
 _PAD_MULTIPLE = 8
-
-
-@dataclass(frozen=True)
-class UpscaleStep:
-    """What is known after one run of the network: a step, or a tile of one."""
-
-    sample: int
-    samples: int
-    step: int
-    """Finished steps of this sample."""
-    steps: int
-    tile: int
-    """Finished tiles of the step under way; 0 when a step has just been finished."""
-    tiles: int
-    """How many tiles there are; 1 where the picture is one."""
-    result: Image | None
-    """The finished picture, with the last step of each sample."""
-
-
-class Options(TypedDict, total=False):
-    """What may be asked of ``Upscaler.from_pretrained``; see ``BackendOptions``."""
-
-    backend: Literal["auto", "engine", "torch"]
-    precision: Literal["fast", "exact"]
-    threads: int
-    device: str | None
-
-
-class Settings(TypedDict, total=False):
-    """What may be asked of ``Upscaler.stream``; see ``Upscaler.__call__``."""
-
-    scale: float | None
-    quality: Quality | None
-    steps: int | None
-    seed: int
-    samples: int
-    tile: TileSize
-    max_memory: int | None
 
 
 class Upscaler:
@@ -86,13 +50,17 @@ class Upscaler:
         # Now, so that what earlier pictures left behind does not change the tiles of later ones.
         self._held_memory = held_memory()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._held_memory = held_memory()  # perhaps another process
+
     @classmethod
     def from_pretrained(
         cls,
         model: str | os.PathLike[str] = "default",
         *,
         scale: float | None = None,
-        **options: Unpack[Options],
+        **options: Unpack[BackendKeywords],
     ) -> Upscaler:
         """Load a model that ships with the package by its name, or a model file by its path.
 
@@ -101,45 +69,45 @@ class Upscaler:
                 the path of a ``.safetensors`` model file.
             scale: what the pictures will be upscaled by, if that is known; only "default" asks.
             options: what runs the network; by default the engine on all CPUs, without PyTorch.
-                See ``bidiffsr.backends.BackendOptions``.
+
+                - backend ("auto"): "engine", "torch", or what suits the model and the device;
+                - precision ("fast"): of the engine: rounded more where it cannot be seen, or
+                  "exact", float32 throughout;
+                - threads (0): of the engine; 0 for one on each CPU that this process may use;
+                - device (None): of PyTorch, such as "cuda".
 
         Raises:
             CheckpointError: the file is missing, damaged, or no model.
             ConfigError: an option is out of range, or PyTorch is needed and not installed.
         """
+        asked = BackendOptions(**options)
         with find_model(model, scale) as path:
-            return cls(*load_backend(path, BackendOptions(**options)))
+            return cls(*load_backend(path, asked))
 
-    def __call__(
-        self,
-        image: Any,
-        *,
-        scale: float | None = None,
-        quality: Quality | None = None,
-        steps: int | None = None,
-        seed: int = 0,
-        samples: int = 1,
-        tile: TileSize = "auto",
-        max_memory: int | None = None,
-    ) -> Any:
+    def __call__(self, image: Any, **options: Unpack[UpscaleKeywords]) -> Any:
         """Upscale a picture.
 
         Args:
             image: a uint8 or uint16 array (H, W, 3), (H, W, 4) with alpha, (H, W, 1) or (H, W);
                 a PIL image; or the path of a picture.
-            scale: the factor, at most the one the model was trained for, which is the default.
-            quality: one of the ways of sampling that the model names. "fast" is fidelity: one
-                step, the mean of all that the picture could be, with the highest PSNR and no
-                invented detail. "best" is detail: a sample of the diffusion, sharper, with the
-                lowest NIQE. "balanced" lies between. By default what the model asks for.
-            steps: sampling steps, in place of the quality's; more is slower.
-            seed: the same seed, file and settings give the same result.
-            samples: how many different results to draw.
-            tile: the largest side of the parts a large picture is worked on in, in pixels of the
-                model's full scale; "auto" chooses it by the size and the memory. Another tile
-                gives a slightly different result.
-            max_memory: bytes the process may hold, what it held when the model was loaded
-                included; by default most of what is free.
+            options: what is asked for.
+
+                - scale (None): the factor, at most the one the model was trained for, which is the
+                  default.
+                - quality (None): one of the ways of sampling that the model names. "fast" is
+                  fidelity: one step, the mean of all that the picture could be, with the highest
+                  PSNR and no invented detail. "best" is detail: a sample of the diffusion,
+                  sharper, with the lowest NIQE. "balanced" lies between. By default what the model
+                  asks for.
+                - steps (None): sampling steps, in place of the quality's; more is slower.
+                - seed (0): the same seed, file and options give the same result.
+                - samples (1): how many different results to draw.
+                - tile ("auto"): the largest side of the parts a large picture is worked on in, in
+                  pixels of the model's full scale; "auto" chooses it by the size and the memory.
+                  Another tile gives a slightly different result.
+                - max_memory (None): bytes the process may hold, what it held when the model was
+                  loaded included, as a number or as text such as "2G"; by default most of what is
+                  free.
 
         Returns:
             The like of ``image``: an array of the same dtype and channels for an array, (H, W, 3)
@@ -147,46 +115,34 @@ class Upscaler:
 
         Raises:
             ImageError: ``image`` is none of these, or cannot be read.
-            ConfigError: ``scale``, ``steps``, ``seed``, ``samples`` or ``tile`` is out of range,
-                or the model does not name ``quality``.
+            ConfigError: an option is of the wrong kind or out of range, or the model does not
+                name ``quality``.
             MemoryEstimateError: the picture is too large for the memory there is.
             NumericalError: the network's result is not a picture.
         """
         source, restore = as_image(image)
-        progress = self.stream(
-            source,
-            scale=scale,
-            quality=quality,
-            steps=steps,
-            seed=seed,
-            samples=samples,
-            tile=tile,
-            max_memory=max_memory,
-        )
-        results = [restore(step.result) for step in progress if step.result is not None]
-        return results[0] if samples == 1 else results
+        progress = self.stream(source, **options)
+        results = [restore(at.result) for at in progress if at.result is not None]
+        return results[0] if len(results) == 1 else results
 
     def stream(
-        self, image: Image, *, scratch: Path | None = None, **settings: Unpack[Settings]
-    ) -> Iterator[UpscaleStep]:
+        self, image: Image, *, scratch: Path | None = None, **options: Unpack[UpscaleKeywords]
+    ) -> Iterator[Progress]:
         """As ``__call__``, for an ``Image``, yielding after every tile of every step.
 
         Args:
             image: the picture.
             scratch: a folder for what does not fit into half of the memory, the results included;
                 its files have no names and vanish with the process. None: all is in memory.
-            settings: see ``__call__``.
+            options: see ``__call__``.
 
         Raises:
             OutputError: there is no room in ``scratch``.
         """
-        samples, seed = settings.get("samples", 1), settings.get("seed", 0)
-        tile = settings.get("tile", "auto")
-        sampling = self._sampling(settings.get("quality"), settings.get("steps"))
-        scale = self._scale(settings.get("scale"), samples, tile)
-        factor = self.config.scale
-        limit = memory_limit(settings.get("max_memory"), self._held_memory)
-        plan = self._plan(image, sampling, tile, limit, disk=scratch is not None)
+        asked = UpscaleOptions(**options)
+        scale, sampling = self.check(asked), self._sampling(asked)
+        factor, samples = self.config.scale, asked.samples
+        plan = self._plan(image, sampling, asked, disk=scratch is not None)
         folder = scratch if plan.on_disk else None
 
         opacity = None if image.alpha is None else to_float(image.alpha)
@@ -201,22 +157,25 @@ class Upscaler:
             for _ in range(sampling.back_projections):
                 back_project(picture, colour, factor)
             shrink = scale / factor
-            return finish(picture, image, opacity, shrink=shrink, scale=scale, folder=folder)
+            return result_image(picture, image, opacity, shrink=shrink, scale=scale, folder=folder)
+
+        def progress(step: int, tile: int, result: Image | None = None) -> Progress:
+            tiles = len(network.tiling)
+            return Progress(sample, samples, step, sampling.steps, tile, tiles, result)
 
         for sample in range(samples):
             chain = PictureSampler(
                 self._diffusion, self.backend.predict, cond, sampling, network, folder
             )
-            for at in chain.run(seed, sample):
-                if at.step < at.steps:
-                    yield UpscaleStep(sample, samples, at.step, at.steps, at.tile, at.tiles, None)
+            for step, tile in chain.run(asked.seed, sample):
+                if step < sampling.steps:
+                    yield progress(step, tile)
             result = finished(chain)
             del chain  # so that its memory is there for whoever takes the result
-            tiles = len(network.tiling)
-            yield UpscaleStep(sample, samples, sampling.steps, sampling.steps, 0, tiles, result)
+            yield progress(sampling.steps, 0, result)
 
     def _plan(
-        self, image: Image, sampling: SamplingConfig, tile: TileSize, limit: int | None, disk: bool
+        self, image: Image, sampling: SamplingConfig, options: UpscaleOptions, *, disk: bool
     ) -> MemoryPlan:
         size = [side * self.config.scale for side in (image.height, image.width)]
         height, width = (side + -side % self._multiple for side in size)
@@ -227,58 +186,50 @@ class Upscaler:
             (height, width),
             height * width * each,
             multiple=self._multiple,
-            tile=tile,
-            limit=limit,
+            tile=options.tile,
+            limit=memory_limit(options.memory, self._held_memory),
             disk=disk,
         )
 
-    def check_settings(
-        self,
-        *,
-        scale: float | None = None,
-        quality: Quality | None = None,
-        steps: int | None = None,
-        samples: int = 1,
-        tile: TileSize = "auto",
-    ) -> float:
-        """Make sure, before any work, that these settings suit the model; returns the scale.
+    def check(self, options: UpscaleOptions) -> float:
+        """Make sure, before any work, that the options suit the model; returns the scale.
 
         Raises:
-            ConfigError: one is out of range, or the model does not name the quality.
+            ConfigError: one is out of the model's range, or it does not name the quality.
         """
-        self._sampling(quality, steps)
-        return self._scale(scale, samples, tile)
-
-    def _scale(self, scale: float | None, samples: int, tile: TileSize) -> float:
-        scale = self.config.scale if scale is None else scale
-        least = self.config.scale / LARGEST_SCALE
-        if not least <= scale <= self.config.scale:
+        self._sampling(options)
+        least = least_tile(self._multiple)
+        if options.tile != "auto" and options.tile < least:
+            raise ConfigError(f"tile: got {options.tile}, expected {least} or more, or 'auto'")
+        factor = self.config.scale
+        scale = factor if options.scale is None else options.scale
+        if scale > factor:
             raise ConfigError(
-                f"scale: got {scale}, this model upscales by {least:g} to {self.config.scale}; "
+                f"scale: got {scale:g}, this model makes pictures up to {factor} times larger; "
                 "for more, upscale its result again"
             )
-        if samples < 1:
-            raise ConfigError(f"samples: got {samples}, expected 1 or more")
-        least = least_tile(self._multiple)
-        if tile != "auto" and tile < least:
-            raise ConfigError(f"tile: got {tile}, expected {least} or more, or 'auto'")
+        if scale * LARGEST_SCALE < factor:
+            raise ConfigError(
+                f"scale: got {scale:g}, expected a number from 1/{LARGEST_SCALE // factor} to "
+                f"{factor}; 1 keeps the size"
+            )
         return scale
 
-    def _sampling(self, quality: Quality | None, steps: int | None) -> SamplingConfig:
+    def _sampling(self, options: UpscaleOptions) -> SamplingConfig:
         sampling, qualities = self.config.sampling, self.config.qualities
-        if quality is not None:
-            if quality not in qualities:
+        if options.quality is not None:
+            if options.quality not in qualities:
                 named = ", ".join(qualities) or "none"
                 raise ConfigError(
-                    f"quality: got {quality!r}, this model names {named}; "
+                    f"quality: got {options.quality!r}, this model names {named}; "
                     "leave it out for the model's default"
                 )
-            sampling = qualities[quality]
-        if steps is not None:
+            sampling = qualities[options.quality]
+        if options.steps is not None:
             limit = self.config.diffusion.schedule.timesteps
-            if not 1 <= steps <= limit:
-                raise ConfigError(f"steps: got {steps}, this model takes 1 to {limit}")
+            if options.steps > limit:
+                raise ConfigError(f"steps: got {options.steps}, this model takes 1 to {limit}")
             sampling = parse_config(
-                SamplingConfig, sampling.model_dump() | {"steps": steps}, "sampling"
+                SamplingConfig, sampling.model_dump() | {"steps": options.steps}, "sampling"
             )
         return sampling

@@ -1,0 +1,109 @@
+"""The pictures that files and folders stand for, and what cannot be had."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bidiffsr.errors import BidiffsrError, ImageError
+from bidiffsr.images.find import IMAGE_SUFFIXES
+from bidiffsr.system.files import StrPath, printable, reason
+
+# Suffixes of pictures that are not read: of these a folder's owner may wonder.
+_FOREIGN_SUFFIXES = {
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pgm", ".pnm"),
+    *(".ppm", ".psd", ".tga"),
+} - set(IMAGE_SUFFIXES)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture to upscale, or what was given and is none."""
+
+    path: Path
+    folder: Path | None = None
+    """The given folder it was found in; None where it was named itself."""
+    error: BidiffsrError | None = None
+    """Why it cannot be had, where that is known."""
+
+
+@dataclass
+class Sources:
+    """What was found."""
+
+    pictures: list[Source]
+    unread: list[Path] = field(default_factory=list)
+    """Left out: pictures of kinds that are not read."""
+    folders: list[Path] = field(default_factory=list)
+    """Left out: folders inside folders."""
+
+
+def find_sources(paths: Iterable[StrPath], *, recursive: bool = False) -> Sources:
+    """Expand files and folders into pictures, each once.
+
+    Args:
+        paths: files, taken whatever their suffix, and folders, of which the files with one of
+            `IMAGE_SUFFIXES` are taken in order of name; hidden files and folders are skipped.
+        recursive: whether to look into folders inside folders (not through symbolic links).
+
+    Returns:
+        What is missing or cannot be listed stands among the pictures, with its error.
+
+    Raises:
+        ImageError: there is nothing at all to upscale.
+    """
+    given = [Path(path) for path in paths]
+    sources = Sources([])
+    named = {path.absolute() for path in given}
+    seen: set[Path] = set()
+    for path in given:
+        for source in _expanded(path, sources, recursive=recursive):
+            place = source.path.absolute()
+            if place not in seen and (source.folder is None or place not in named):
+                sources.pictures.append(source)
+                seen.add(place)
+    if not sources.pictures:
+        where = ", ".join(map(printable, given)) or "no paths"
+        inside = " (--recursive looks into the folders inside)" if sources.folders else ""
+        raise ImageError(
+            f"{where}: no pictures; expected files ending {' '.join(IMAGE_SUFFIXES)}{inside}"
+        )
+    return sources
+
+
+def _expanded(path: Path, sources: Sources, *, recursive: bool) -> Iterator[Source]:
+    try:
+        is_folder = stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        complaint = ImageError(f"{printable(path)}: no such file or folder; check the name")
+        yield Source(path, error=complaint)
+    except (OSError, ValueError) as error:
+        yield Source(path, error=ImageError(f"{printable(path)}: cannot be read ({reason(error)})"))
+    else:
+        yield from _inside(path, sources, recursive=recursive) if is_folder else [Source(path)]
+
+
+def _inside(folder: Path, sources: Sources, *, recursive: bool) -> list[Source]:
+    """The pictures of a folder, in order of name; notes in ``sources`` what is left out."""
+    found = []
+
+    def unlisted(error: OSError) -> None:
+        complaint = f"{printable(error.filename)}: cannot be listed ({reason(error)})"
+        found.append(Source(Path(error.filename), folder, ImageError(complaint)))
+
+    for parent, folders, files in os.walk(folder, onerror=unlisted):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if not recursive:
+            sources.folders += [Path(parent, name) for name in folders]
+            folders.clear()
+        for name in files:
+            path = Path(parent, name)
+            suffix = path.suffix.lower()
+            if not name.startswith(".") and suffix in IMAGE_SUFFIXES:
+                found.append(Source(path, folder))
+            elif not name.startswith(".") and suffix in _FOREIGN_SUFFIXES:
+                sources.unread.append(path)
+    return sorted(found, key=lambda source: source.path)

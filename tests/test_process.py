@@ -1,0 +1,219 @@
+"""The command as a process: its streams, Ctrl-C, warnings, exit codes, and CPUs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bidiffsr.backends import engine
+from bidiffsr.images.codec import read_image, write_image
+from bidiffsr.images.image import Image
+from bidiffsr.system.cpus import usable_cpus
+from tiny_model import save_tiny_model
+
+STOPPED = "bidiffsr: stopped; what was finished is kept, nothing is half-written"
+Done = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_tiny_model(tmp_path_factory.mktemp("model") / "m.safetensors"))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with a picture in it."""
+    monkeypatch.chdir(tmp_path)
+    ramp = np.linspace(0, 255, 90).astype(np.uint8)
+    write_image("a.png", Image(ramp.reshape(5, 6, 3)))
+    return tmp_path
+
+
+def run(
+    *arguments: str, shell: str = "", program: str = "", python: tuple[str, ...] = (), **more: str
+) -> Done:
+    """What a process says; ``shell`` stands behind the command, ``more`` is its environment."""
+    start = [sys.executable, *python, *(["-c", program] if program else ["-m", "bidiffsr"])]
+    command = ["sh", "-c", f'exec "$@" {shell}', "sh", *start, *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
+    environment.pop("PYTHONWARNINGS", None)
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+# Streams.
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_closed_streams_keep_nobody_from_the_work(closed: str, model: str) -> None:
+    done = run("upscale", "a.png", "-n", model, shell=closed)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    line = "a.png -> a_x4.png (24x20, "
+    assert done.stdout.startswith(line if ">&-" not in closed.replace("2>&-", "") else "")
+    assert done.stdout.count("\n") == (0 if ">&-" in closed.replace("2>&-", "") else 1)
+    assert read_image("a_x4.png").pixels.shape == (20, 24, 3)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(("upscale", "none.png"), 1), (("upscal",), 2), (("upscale", "--samples", "0", "a"), 2)],
+)
+def test_errors_never_go_to_standard_output(
+    closed: str, arguments: tuple[str, ...], code: int
+) -> None:
+    done = run(*arguments, shell=closed)
+    assert done.returncode == code
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == (0 if "2>&-" in closed else 1)
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", [("kernels",), ("--version",)])
+def test_a_full_disk_behind_standard_output_is_one_line(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, shell="> /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "No space left on device" in done.stderr
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    done = run("kernels", shell="| true; exit 0")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_log_file_is_no_terminal(name: str, model: str) -> None:
+    done = run("upscale", "a.png", "none.png", "-n", model, **{name: "1"})
+    assert "\x1b" not in done.stdout + done.stderr
+    assert len(done.stderr.splitlines()) == 2  # the error and the count
+
+
+WARNS = """
+import sys, warnings
+from bidiffsr.upscaling.upscaler import Upscaler
+
+def warn(*_, **__):
+    warnings.warn("invalid value encountered", RuntimeWarning)
+    raise MemoryError
+
+Upscaler.from_pretrained = warn
+from bidiffsr.cli import main
+sys.exit(main())
+"""
+
+
+def test_warnings_stand_before_no_error_unless_asked_for() -> None:
+    done = run("upscale", "a.png", program=WARNS)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "the memory ran out" in done.stderr
+    asked = run("upscale", "a.png", program=WARNS, python=("-W", "default"))
+    assert "invalid value encountered" in asked.stderr
+
+
+# Ctrl-C.
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == wanted:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+wanted = sys.argv.pop(1)
+sys.meta_path.insert(0, Interrupt())
+from bidiffsr.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        *("bidiffsr.cli.commands", "cyclopts", "bidiffsr.cli.research", "bidiffsr.cli.app"),
+        *("numpy", "pydantic", "bidiffsr.batch.run", "bidiffsr._native", "pyvips", "rich"),
+    ],
+)
+def test_ctrl_c_while_something_is_loaded(imported: str, model: str, folder: Path) -> None:
+    done = run(imported, "upscale", "a.png", "-n", model, program=INTERRUPTED)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == f"{STOPPED}\n"
+    assert list(folder.iterdir()) == [folder / "a.png"]
+
+
+# CPUs.
+
+V2 = "sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "cpus"),
+    [
+        ("", {}, 8),
+        ("0::/", {f"{V2}/cpu.max": "max 100000"}, 8),
+        ("0::/", {f"{V2}/cpu.max": "400000 100000"}, 4),
+        ("0::/", {f"{V2}/cpu.max": "150000 100000"}, 2),  # half a CPU more needs a thread
+        ("0::/", {f"{V2}/cpu.max": "1000 100000"}, 1),
+        ("0::/", {f"{V2}/cpu.max": "3200000 100000"}, 8),
+        ("0::/a/b", {f"{V2}/a/cpu.max": "300000 100000", f"{V2}/a/b/cpu.max": "max 100000"}, 3),
+        ("0::/a/b", {f"{V2}/a/cpu.max": "300000 100000", f"{V2}/a/b/cpu.max": "5 10"}, 1),
+        ("0::/docker/1f", {f"{V2}/cpu.max": "200000 100000"}, 2),  # seen from inside
+        ("0::/../..", {f"{V2}/cpu.max": "200000 100000"}, 2),
+        ("0::/", {f"{V2}/cpu.max": "what is this?"}, 8),
+        ("nonsense", {f"{V2}/cpu.max": "200000 100000"}, 8),
+        (
+            "5:memory:/\n4:cpu,cpuacct:/x",
+            {
+                f"{V2}/cpu,cpuacct/x/cpu.cfs_quota_us": "250000",
+                f"{V2}/cpu,cpuacct/x/cpu.cfs_period_us": "100000",
+            },
+            3,
+        ),
+        (
+            "1:cpu:/\n0::/",
+            {f"{V2}/cpu/cpu.cfs_quota_us": "-1", f"{V2}/cpu/cpu.cfs_period_us": "100000"},
+            8,
+        ),
+        (
+            "2:cpuset:/\n1:cpuacct:/",
+            {f"{V2}/cpu/cpu.cfs_quota_us": "100000", f"{V2}/cpu/cpu.cfs_period_us": "100000"},
+            8,  # of groups that this process is not in
+        ),
+    ],
+)
+def test_containers_may_use_what_they_are_given(
+    groups: str, files: dict[str, str], cpus: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert usable_cpus(tmp_path) == cpus
+
+
+def test_a_process_bound_to_some_cpus_uses_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    assert usable_cpus(tmp_path) == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert usable_cpus(tmp_path) == 1
+
+
+def test_the_engine_takes_as_many_threads(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "usable_cpus", lambda: 3)
+    assert engine.Engine(model).threads == 3
+    assert engine.Engine(model, threads=2).threads == 2
