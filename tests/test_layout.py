@@ -18,14 +18,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from any_network import networks, sr3_networks
 from bidiffsr.backends.base import load_backend
 from bidiffsr.backends.compare import compare_backends
-from bidiffsr.binary import METHODS, BiDiffSR, BinaryConv2d, ConvBlock, TimestepShift
+from bidiffsr.binary import METHODS, BiDiffSR, BinaryConv2d, method_for
 from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.errors import CheckpointError, ConfigError
 from bidiffsr.models.packed import load_packed, save_packed
+from bidiffsr.models.trained import save_model
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count, total
 from bidiffsr.nn.layout import Role, network_parameters
-from helpers import tiny_network_config
+from bidiffsr.training.transfer import transfer
+from helpers import scramble, tiny_network_config
 from hostile_models import model_of, random_parameters
 
 SLOWLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -53,17 +55,14 @@ def test_parameters_are_those_of_the_pytorch_module(config: BiDiffSRConfig | SR3
 
 @SLOWLY
 @given(networks())
-def test_what_is_one_bit_and_what_decides_signs_is_so_in_pytorch(config: BiDiffSRConfig) -> None:
-    network = on_meta(config)
+def test_one_bit_are_the_weights_that_pytorch_binarizes(config: BiDiffSRConfig) -> None:
+    binary = {
+        f"{name}.weight"
+        for name, module in on_meta(config).named_modules()
+        if isinstance(module, BinaryConv2d) and module.is_binary
+    }
     parameters = network_parameters(config)
-    for name, parameter in parameters.items():
-        module = network.get_submodule(name.rpartition(".")[0])
-        binary = isinstance(module, BinaryConv2d) and module.is_binary
-        assert parameter.one_bit == binary, name
-        assert (parameter.role is Role.THRESHOLD) == isinstance(module, TimestepShift), name
-        assert (parameter.role is Role.WEIGHT) == (
-            name.endswith(".weight") and len(parameter.shape) > 1
-        )
+    assert {name for name, parameter in parameters.items() if parameter.one_bit} == binary
 
 
 def test_parameters_of_the_published_network() -> None:
@@ -186,9 +185,67 @@ def test_inspecting_needs_no_pytorch(model: str) -> None:
     assert layers[model] in result.stdout
 
 
+# Methods.
+
+
 def test_every_method_is_a_choice_of_the_configuration_and_no_other() -> None:
     for name in METHODS:
-        config = tiny_network_config(method=name)
-        assert any(isinstance(module, ConvBlock) for module in on_meta(config).modules())
-    with pytest.raises(ValueError, match="'bi-diffsr' or 'full-precision'"):
+        assert tiny_network_config(method=name).method == name
+    with pytest.raises(ValueError, match=" or ".join(f"'{name}'" for name in list(METHODS)[-2:])):
         tiny_network_config(method="ternary")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_roles_say_whose_channels_a_parameter_has(name: str) -> None:
+    method = method_for(tiny_network_config(method=name, weight_gain=True))
+    block = method.conv(6, 10, 3)
+    for part, parameter in method.parameters(6, 10, 3).items():
+        assert tuple(block.get_parameter(part).shape) == parameter.shape
+        last = {Role.WEIGHT: (10, 6, 3, 3), Role.THRESHOLD: (6,), Role.VECTOR: (10,)}
+        expected = last[parameter.role]
+        assert parameter.shape[-len(expected) :] == expected, part
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_packed_weights_are_those_that_pytorch_binarizes(name: str) -> None:
+    method = method_for(tiny_network_config(method=name))
+    generator = np.random.default_rng(0)
+    weight = generator.standard_normal((5, 7, 3, 3), dtype=np.float32)
+    weight.reshape(-1)[::41] = 0
+    conv = method.conv(7, 5, 3).conv
+    packing = method.parameters(7, 5, 3)["conv.weight"].packing
+    assert (packing is None) == (conv.binarize_weight is None)
+    if packing is None or conv.binarize_weight is None:
+        return
+    for trained in (weight, packing.unpack(packing.pack(weight), weight.shape)):
+        packed = packing.pack(trained)
+        signs = np.unpackbits(packed.signs, axis=1, count=63) * 2.0 - 1
+        signs.reshape(-1)[packed.zeros] = 0
+        expected = packed.scale[:, None] * signs
+        found = conv.binarize_weight(torch.from_numpy(trained)).numpy().reshape(5, -1)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_packed_model_of_every_method_says_what_its_checkpoint_says(
+    name: str, tmp_path: Path
+) -> None:
+    config = tiny_network_config(method=name)
+    network = scramble(build_network(config)).eval()
+    path = tmp_path / "model.safetensors"
+    save_model(path, network, model_of(config), packed=True)
+    differences = [comparison.difference for comparison in compare_backends(network, path)]
+    assert max(differences) < 1e-5
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_begins_from_full_precision(name: str) -> None:
+    plain, config = (tiny_network_config(method=each) for each in ("full-precision", name))
+    source, target = (scramble(build_network(each)) for each in (plain, config))
+    assert transfer(source, plain, target, config)
+    theirs, ours = source.state_dict(), target.state_dict()
+    block, method = "down.0.blocks.0.conv1", method_for(config)
+    assert torch.equal(ours[f"{block}.conv.weight"], theirs[f"{block}.conv.weight"])
+    if method.bias is not None:
+        for bias in ours[f"{block}.{method.bias}"].view(-1, config.channels):
+            assert torch.equal(bias, theirs[f"{block}.conv.bias"])
