@@ -58,11 +58,11 @@ def _but(config: BiDiffSRConfig, *fields: str) -> dict[str, object]:
 
 
 def _take_over(state: dict[str, Tensor], target: nn.Module, config: BiDiffSRConfig) -> None:
-    """Copy what ``target`` has too; a plain conv's bias begins what its method says it does."""
+    """Copy what ``target`` has too; a plain conv's bias becomes what the method says."""
     biases = {
         f"{layer.name}.conv.bias": f"{layer.name}.{layer.method.bias}"
         for layer in network_layers(config)
-        if isinstance(layer, ConvBlock)
+        if isinstance(layer, ConvBlock) and layer.method.bias is not None
     }
     own = target.state_dict()
     for theirs, value in state.items():
