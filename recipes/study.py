@@ -22,8 +22,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
 from bidiffsr.cli.terminal import exit_code
@@ -31,7 +29,6 @@ from bidiffsr.config import TrainingConfig, load_yaml, parse_config
 from bidiffsr.config.overrides import with_overrides
 from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
-from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count, total
 from bidiffsr.training.cost import iteration_macs, iteration_time
 from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
@@ -145,9 +142,7 @@ class Study:
 
 def _cost(config: TrainingConfig) -> dict[str, float]:
     """What one step of the network takes for a megapixel of its output, in billions."""
-    with torch.device("meta"):
-        network = build_network(config.model.network)
-    layers = count(network, _SIDE, _SIDE)
+    layers = count(config.model.network, _SIDE, _SIDE)
     amounts = {
         "bits": total(layers).binary_macs,
         "floats": total(layers).macs,

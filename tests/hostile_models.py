@@ -19,7 +19,8 @@ from bidiffsr.config import (
     ModelConfig,
     SamplingConfig,
 )
-from bidiffsr.models.packed import FloatType, parameter_forms, save_packed
+from bidiffsr.models.packed import FloatType, save_packed
+from bidiffsr.nn.layout import network_parameters
 
 Header = dict[str, Any]
 
@@ -55,9 +56,9 @@ def random_parameters(network: BiDiffSRConfig, seed: int = 0) -> dict[str, np.nd
     """Parameters of every name, float32; a few one-bit weights are exactly 0."""
     generator = np.random.default_rng(seed)
     result = {}
-    for name, form in parameter_forms(network).items():
-        value = generator.standard_normal(form.shape, dtype=np.float32)
-        if form.one_bit:
+    for name, parameter in network_parameters(network).items():
+        value = generator.standard_normal(parameter.shape, dtype=np.float32)
+        if parameter.one_bit:
             value.reshape(-1)[generator.integers(0, value.size, 3)] = 0
         result[name] = value
     return result

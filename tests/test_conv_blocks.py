@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -233,14 +234,14 @@ def test_shortcut_needs_equal_shapes(
     )
 
 
-class Marked:
+@dataclass(frozen=True)
+class Marked(FullPrecision):
     """Stands in for a method: each conv multiplies by a number of its own, so orders show."""
 
-    def __init__(self) -> None:
-        self.factors = iter((10.0, 1000.0))
+    factors: Iterator[float] = field(default_factory=lambda: iter((10.0, 1000.0)))
 
     def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
-        block = FullPrecision().conv(channels_in, channels_out, kernel, stride)
+        block = super().conv(channels_in, channels_out, kernel, stride)
         with torch.no_grad():
             block.conv.weight.zero_()
             for channel in range(channels_out):

@@ -16,7 +16,6 @@ import pytest
 from bidiffsr.backends.engine import Engine, binary_conv_rate, ceilings, chosen_kernel, kernels
 from bidiffsr.errors import ConfigError
 from bidiffsr.models.catalog import find_model
-from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count
 from engine_cases import (
     KERNELS,
@@ -291,8 +290,7 @@ def test_the_profile_tells_sizes_apart_and_counts_every_operation(engine: Engine
     costs = engine.profile(*random_inputs(CONFIG, (16, 8)))
     shapes = {name for name in costs if name.startswith("binary 3x3")}
     assert f"binary 3x3, {CONFIG.channels} channels at 8x16" in shapes
-    network = build_network(CONFIG)
-    layers = count(network, 16, 8)
+    layers = count(CONFIG, 16, 8)
     binary = sum(layer.binary_macs for layer in layers)
     counted = sum(macs for name, (_, macs) in costs.items() if name.startswith("binary"))
     assert counted == binary

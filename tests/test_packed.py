@@ -22,22 +22,17 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from any_network import networks
 from bidiffsr.backends.compare import compare_backends
-from bidiffsr.binary import BinaryConv2d, ScaledWeightSign
+from bidiffsr.binary import ScaledWeightSign
+from bidiffsr.binary.packing import MeanMagnitude
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, SamplingConfig, SR3Config
 from bidiffsr.errors import CheckpointError, ConfigError, NumericalError, OutputError
 from bidiffsr.models.container import is_model, narrow, widen
-from bidiffsr.models.packed import (
-    FloatType,
-    PackedModel,
-    load_packed,
-    pack_weight,
-    parameter_forms,
-    save_packed,
-    unpack_weight,
-)
+from bidiffsr.models.packed import FloatType, PackedModel, load_packed, save_packed
 from bidiffsr.models.trained import load_model, save_model
-from bidiffsr.nn import BiDiffSRUNet, build_network
+from bidiffsr.nn import build_network
+from bidiffsr.nn.layout import network_parameters
 from helpers import largest_file, scramble
 from hostile_models import (
     NETWORK,
@@ -62,42 +57,6 @@ every_float_type = pytest.mark.parametrize("float_type", FLOAT_TYPES)
 
 
 @st.composite
-def networks(draw: st.DrawFn, largest: int = 12) -> BiDiffSRConfig:
-    """Any small network that a configuration can describe."""
-    channels = draw(st.sampled_from([size for size in (2, 4, 6, 8, 12) if size <= largest]))
-    levels = draw(st.integers(1, 3))
-    resampling = draw(st.sampled_from(["consistent", "strided"]))
-    multipliers = [2**level for level in range(levels)]
-    if resampling == "strided":
-        multipliers = [
-            1,
-            *draw(st.lists(st.integers(1, 3), min_size=levels - 1, max_size=levels - 1)),
-        ]
-    values = {
-        "patch": draw(st.integers(1, 3)),
-        "channels": channels,
-        "multipliers": multipliers,
-        "blocks_per_level": draw(st.integers(1, 2)),
-        "norm_groups": draw(st.sampled_from([n for n in (1, 2, 3) if channels % n == 0])),
-        "attention_levels": draw(st.lists(st.integers(0, levels - 1), max_size=3)),
-        "full_precision_up_levels": draw(st.integers(0, levels)),
-        "timesteps": 100,
-        "time_groups": draw(st.integers(1, 3)),
-        "method": draw(st.sampled_from(["bi-diffsr", "bi-diffsr", "full-precision"])),
-        "resampling": resampling,
-        "fusion": draw(st.sampled_from(["cs", "split", "concat", "add"])),
-        "normalization": draw(st.sampled_from(["group", "affine"])),
-        "middle_attention": draw(st.booleans()),
-        "stem_condition": draw(st.sampled_from(["pixels", "mean"])),
-        "weight_gain": draw(st.booleans()),
-        "identity_shortcut": draw(st.booleans()),
-        "timestep_aware_redistribution": draw(st.booleans()),
-        "timestep_aware_activation": draw(st.booleans()),
-    }
-    return BiDiffSRConfig.model_validate(values)
-
-
-@st.composite
 def weights(draw: st.DrawFn) -> np.ndarray:
     """Convolution weights of any shape, with zeros of both signs."""
     shape = (
@@ -110,43 +69,12 @@ def weights(draw: st.DrawFn) -> np.ndarray:
     return value * np.float32(draw(st.sampled_from([1, -1, 1e-20, 1e20])))
 
 
-# What a network's tensors are.
-
-
-@SLOWLY
-@given(networks())
-def test_forms_are_those_of_the_pytorch_module(config: BiDiffSRConfig) -> None:
-    with torch.device("meta"):
-        network = BiDiffSRUNet(config)
-    forms = parameter_forms(config)
-    state = network.state_dict()
-    assert list(forms) == list(state)
-    assert {name: form.shape for name, form in forms.items()} == {
-        name: tuple(value.shape) for name, value in state.items()
-    }
-    one_bit = {
-        f"{name}.weight"
-        for name, module in network.named_modules()
-        if isinstance(module, BinaryConv2d) and module.binarize_weight is not None
-    }
-    assert {name for name, form in forms.items() if form.one_bit} == one_bit
-
-
-def test_forms_of_the_published_network() -> None:
-    forms = parameter_forms(BiDiffSRConfig()).values()
-    binary = sum(int(np.prod(form.shape)) for form in forms if form.one_bit)
-    assert binary == 48_211_968
-    with torch.device("meta"):
-        parameters = BiDiffSRUNet(BiDiffSRConfig()).parameters()
-    assert sum(int(np.prod(form.shape)) for form in forms) == sum(p.numel() for p in parameters)
-
-
 # One weight.
 
 
 def test_the_example_in_the_documentation() -> None:
     weight = np.array([[0.5, -0.25, 0.75, -1, 0.5, 0.25, -0.5, 0, 0.25, 1, -0.5]], np.float32)
-    packed = pack_weight(weight[..., None, None])
+    packed = MeanMagnitude().pack(weight[..., None, None])
     assert packed.signs.tolist() == [[0b10101101, 0b11000000]]
     assert packed.scale.tolist() == [0.5]
     assert packed.zeros.tolist() == [7]
@@ -155,7 +83,7 @@ def test_the_example_in_the_documentation() -> None:
 @SLOWLY
 @given(weights())
 def test_packing_is_what_a_slow_loop_makes_of_it(weight: np.ndarray) -> None:
-    packed = pack_weight(weight)
+    packed = MeanMagnitude().pack(weight)
     rows = weight.reshape(len(weight), -1)
     zeros = []
     for o, row in enumerate(rows.tolist()):
@@ -173,14 +101,14 @@ def test_packing_is_what_a_slow_loop_makes_of_it(weight: np.ndarray) -> None:
 @SLOWLY
 @given(weights())
 def test_an_unpacked_weight_binarizes_to_the_same(weight: np.ndarray) -> None:
-    packed = pack_weight(weight)
-    unpacked = unpack_weight(packed, weight.shape)
+    packed = MeanMagnitude().pack(weight)
+    unpacked = MeanMagnitude().unpack(packed, weight.shape)
     assert unpacked.dtype == np.float32
     np.testing.assert_array_equal(np.sign(unpacked), np.sign(weight))
     binarize = ScaledWeightSign()
     found, expected = (binarize(torch.from_numpy(value)) for value in (unpacked, weight))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
-    again = pack_weight(unpacked)
+    again = MeanMagnitude().pack(unpacked)
     np.testing.assert_array_equal(again.signs, packed.signs)
     np.testing.assert_array_equal(again.zeros, packed.zeros)
     np.testing.assert_allclose(again.scale, packed.scale, rtol=1e-6, atol=0)
@@ -224,7 +152,7 @@ def assert_same_tensors(found: dict[str, np.ndarray], expected: dict[str, np.nda
 def packed_by_hand(parameters: dict[str, np.ndarray], network: BiDiffSRConfig) -> dict[str, Any]:
     """What a reader has to give, without the code that it uses for that."""
     tensors = {}
-    for name, form in parameter_forms(network).items():
+    for name, form in network_parameters(network).items():
         value = parameters[name]
         if not form.one_bit:
             tensors[name] = value
@@ -242,7 +170,7 @@ def assert_readers_agree(path: Path) -> PackedModel:
     model = load_packed(path)
     network, config = load_model(path)
     assert config == model.config
-    forms = parameter_forms(NETWORK if config.network == NETWORK else network.config)  # type: ignore[arg-type]
+    forms = network_parameters(NETWORK if config.network == NETWORK else network.config)  # type: ignore[arg-type]
     remaining = dict(model.tensors)
     for name, parameter in network.state_dict().items():
         value = parameter.numpy()
@@ -350,7 +278,7 @@ def test_qualities_are_in_the_file_only_where_the_model_names_some(tmp_path: Pat
 
 
 def test_the_weights_that_ship_are_read_by_both() -> None:
-    with as_file(files("bidiffsr") / "weights" / "x4-small.safetensors") as path:
+    with as_file(files("bidiffsr.models") / "weights" / "x4-small.safetensors") as path:
         assert is_model(path)
         model = assert_readers_agree(path)
         library = load_file(path)
@@ -396,7 +324,7 @@ def test_reading_takes_no_pytorch(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(good_file())
     program = (
-        "import sys; from bidiffsr.packed import load_packed, save_packed\n"
+        "import sys; from bidiffsr.models.packed import load_packed, save_packed\n"
         f"model = load_packed({str(path)!r})\n"
         f"save_packed({str(path)!r}, model.config, model.tensors)\n"
         "print(*({'torch', 'safetensors'} & set(sys.modules)))"
@@ -552,7 +480,7 @@ def assert_sound_or_refused(path: Path) -> None:
         model = accepted[0]
         assert isinstance(model, PackedModel)
         assert load_file(path).keys() >= model.tensors.keys() - {"none"}
-        for name, form in parameter_forms(model.config.network).items():  # type: ignore[arg-type]
+        for name, form in network_parameters(model.config.network).items():  # type: ignore[arg-type]
             if form.one_bit:
                 scale = model.tensors[f"{name}.scale"]
                 assert (scale >= 0).all()
@@ -620,14 +548,14 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
     path.write_bytes(GOOD["bf16"])
     from bidiffsr.models import packed
 
-    original = packed.parameter_forms
+    original = packed.network_parameters
 
     def shrink(config: BiDiffSRConfig) -> Any:
         with path.open("r+b") as file:
             file.truncate(len(GOOD["bf16"]) - 9000)
         return original(config)
 
-    monkeypatch.setattr(packed, "parameter_forms", shrink)
+    monkeypatch.setattr(packed, "network_parameters", shrink)
     with pytest.raises(CheckpointError, match="became shorter"):
         load_packed(path)
 
@@ -637,7 +565,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
 
 @pytest.mark.parametrize("changes", [{}, {"patch": 3, "weight_gain": True}])
 def test_verifying_compares_everything_there_is(changes: dict[str, Any], tmp_path: Path) -> None:
-    pytest.importorskip("bidiffsr.engine")
+    pytest.importorskip("bidiffsr.backends.engine")
     config = NETWORK.model_copy(update=changes)
     network = scramble(build_network(config), seed=1).eval()
     path = tmp_path / "model.safetensors"
@@ -654,7 +582,7 @@ def test_verifying_compares_everything_there_is(changes: dict[str, Any], tmp_pat
 def test_an_engine_that_is_wrong_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = pytest.importorskip("bidiffsr.engine")
+    engine = pytest.importorskip("bidiffsr.backends.engine")
     network = build_network(NETWORK).eval()
     path = tmp_path / "model.safetensors"
     save_model(path, network, model_of(NETWORK), packed=True)

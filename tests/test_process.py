@@ -91,8 +91,9 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
-def test_a_log_file_is_no_terminal(name: str, model: str) -> None:
-    done = run("upscale", "a.png", "none.png", "-n", model, **{name: "1"})
+def test_a_log_file_is_no_terminal(name: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    done = run("upscale", "a.png", "none.png", "-n", model)
     assert "\x1b" not in done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 2  # the error and the count
 

@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from bidiffsr.binary.packing import MeanMagnitude
 from bidiffsr.config import BiDiffSRConfig, TrainingConfig
 from bidiffsr.errors import TrainingError
-from bidiffsr.models.packed import load_packed, pack_weight
+from bidiffsr.models.packed import load_packed
 from bidiffsr.nn import build_network
 from bidiffsr.training import compact
 from bidiffsr.training.state import opened
@@ -142,7 +143,8 @@ def test_what_a_run_holds_is_kept_closely(seed: int) -> None:
     lagging = compact.from_difference(codes, step, base)
     assert np.abs(lagging.numpy() - average).max() < 1e-5
     alone = compact.from_bytes(*compact.to_bytes(torch.from_numpy(average)))
-    found, expected = pack_weight(alone.numpy()), pack_weight(average)
+    packing = MeanMagnitude()
+    found, expected = packing.pack(alone.numpy()), packing.pack(average)
     np.testing.assert_array_equal(found.signs, expected.signs)
     np.testing.assert_array_equal(found.zeros, expected.zeros)
     np.testing.assert_allclose(found.scale, expected.scale, rtol=0.01)

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.backends.options import BackendOptions
-from bidiffsr.config import ModelConfig, SR3Config
+from bidiffsr.binary.methods import method_for
+from bidiffsr.config import BiDiffSRConfig, ModelConfig, NetworkConfig
 from bidiffsr.errors import ConfigError
 from bidiffsr.models.container import open_model_file
 
@@ -52,10 +53,14 @@ def load_backend(path: Path, options: BackendOptions | None = None) -> tuple[Bac
             return (_torch if on_gpu or _is_foreign(path) else _engine)(path, options)
 
 
+def engine_knows(network: NetworkConfig) -> bool:
+    """Whether the engine can run this kind of network and its method."""
+    return isinstance(network, BiDiffSRConfig) and method_for(network).epilogue is not None
+
+
 def _is_foreign(path: Path) -> bool:
-    """Whether the engine does not know this kind of network."""
     with open_model_file(path) as file:
-        return isinstance(file.config.network, SR3Config)
+        return not engine_knows(file.config.network)
 
 
 def _engine(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:

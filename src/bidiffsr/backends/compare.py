@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from bidiffsr.backends.base import engine_knows
 from bidiffsr.backends.pytorch import TorchBackend
 from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.errors import NumericalError
@@ -45,7 +46,8 @@ def compare_backends(network: nn.Module, path: Path, seed: int = 0) -> Iterator[
 
     Yields:
         PyTorch on the packed file against ``network``, whose weights may have been rounded; then,
-        where the engine is built, the engine in float32 against PyTorch on the same file.
+        where the engine is built and knows the method, it in float32 against PyTorch on the same
+        file.
 
     Raises:
         NumericalError: after yielding it, if the engine's difference is above
@@ -58,6 +60,8 @@ def compare_backends(network: nn.Module, path: Path, seed: int = 0) -> Iterator[
     original = TorchBackend(network)
     expected = [original.predict(*one) for one in inputs]
     yield Comparison("PyTorch, packed file against checkpoint", _difference(found, expected))
+    if not engine_knows(config.network):
+        return
     try:
         from bidiffsr.backends.engine import Engine
     except ImportError:  # an installation without the compiled part

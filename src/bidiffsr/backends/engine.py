@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from bidiffsr import _native
 from bidiffsr.backends.options import BackendOptions, Precision
-from bidiffsr.config import ModelConfig
-from bidiffsr.errors import ConfigError
+from bidiffsr.binary.methods import method_for
+from bidiffsr.config import BiDiffSRConfig, ModelConfig
+from bidiffsr.errors import CheckpointError, ConfigError
 from bidiffsr.models.packed import load_packed
 from bidiffsr.system.cpus import usable_cpus
+from bidiffsr.system.files import printable
 
 KERNEL_VARIABLE = "BIDIFFSR_KERNEL"
 _LARGEST_SIDE = 2**20
@@ -89,7 +91,8 @@ class Engine:
         threads: how many threads share one call; 0 for one on each CPU this process may use.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not of this kind of network.
+        CheckpointError: the file is missing, damaged, or not of this kind of network or of a method
+            that the engine does not know.
         ConfigError: ``precision`` or ``threads`` is out of range, or BIDIFFSR_KERNEL cannot be had.
     """
 
@@ -99,10 +102,18 @@ class Engine:
         asked = BackendOptions(precision=precision, threads=threads)
         self._path = Path(path).absolute()
         model = load_packed(Path(path))
+        network = model.config.network
+        assert isinstance(network, BiDiffSRConfig)  # others are not packed
+        epilogue = method_for(network).epilogue
+        if epilogue is None:
+            raise CheckpointError(
+                f"{printable(path)}: network.method: {network.method!r} is none that the engine "
+                "knows; choose the backend 'torch'"
+            )
         self.config: ModelConfig = model.config
         self.precision: Precision = asked.precision
         self._native = _native.make_engine(
-            dict(model.config.network),  # a dump leaves out what is as published
+            dict(network) | {"method": epilogue},  # a dump leaves out what is as published
             model.tensors,
             precision == "fast",
             chosen_kernel(),

@@ -134,7 +134,7 @@ def _signs(x: Tensor, shift: Tensor, dtype: torch.dtype) -> Tensor:
 def _signs_backward(
     by_signs: Tensor, x: Tensor, shift: Tensor, by_shortcut: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    # Bi-Real Net's piecewise quadratic (see ``ActivationSign``).
+    # Bi-Real Net's piecewise quadratic (see ``bi_real_derivative``).
     by_x = by_signs * (2 - 2 * (x + shift).abs()).clamp(min=0)
     by_shift = by_x.sum((2, 3), keepdim=True)
     return by_x if by_shortcut is None else by_x + by_shortcut, by_shift

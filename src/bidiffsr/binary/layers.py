@@ -7,7 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bidiffsr.binary.fused import Epilogue, Kernels, binary_conv_block
-from bidiffsr.binary.quantizers import ActivationSign, ScaledWeightSign
+from bidiffsr.binary.quantizers import (
+    ActivationSign,
+    ScaledWeightSign,
+    bi_real_derivative,
+)
 
 
 class TimestepShift(nn.Module):
@@ -166,6 +170,7 @@ def fuse(network: nn.Module, kernels: Kernels) -> None:
         if (
             isinstance(block, ConvBlock)
             and isinstance(block.conv.binarize_activation, ActivationSign)
+            and block.conv.binarize_activation.derivative is bi_real_derivative
             and isinstance(block.conv.binarize_weight, ScaledWeightSign)
             and block.shift is not None
             and block.activation is not None

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 
+def bi_real_derivative(x: Tensor) -> Tensor:
+    """2 + 2x on [-1, 0), 2 - 2x on [0, 1), 0 elsewhere (Bi-Real Net, Liu et al. 2018)."""
+    return (2 - 2 * x.abs()).clamp_(min=0)
+
+
 class _ActivationSign(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, derivative: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.save_for_backward(x)
+        ctx.derivative = derivative
         return (x >= 0).to(x.dtype).mul_(2).sub_(1)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        return gradients[0] * (2 - 2 * x.abs()).clamp_(min=0)
+        return gradients[0] * ctx.derivative(x), None
 
 
 class _ScaledWeightSign(torch.autograd.Function):
@@ -37,15 +44,18 @@ class ActivationSign(nn.Module):
     """Activation binarizer.
 
     Forward:  a = sign(x), with sign(0) = +1
-    Gradient: 2 + 2x on [-1, 0), 2 - 2x on [0, 1), 0 elsewhere
-    Source:   Bi-Real Net (Liu et al. 2018), approximation of the sign
+    Gradient: derivative(x), by default that of Bi-Real Net
 
     Shape and dtype of the input are kept.
     """
 
+    def __init__(self, derivative: Callable[[Tensor], Tensor] = bi_real_derivative) -> None:
+        super().__init__()
+        self.derivative = derivative
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the signs of ``x``, any float tensor."""
-        result = _ActivationSign.apply(x)
+        result = _ActivationSign.apply(x, self.derivative)
         assert isinstance(result, Tensor)
         return result
 

@@ -179,23 +179,21 @@ def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> 
         size: Height and width of the output that operations are counted for. Default: 256.
     """
     from bidiffsr.models.catalog import find_model
-    from bidiffsr.models.trained import load_model
-    from bidiffsr.nn import build_network
+    from bidiffsr.models.packed import check_model
     from bidiffsr.nn.counting import count, total
 
     published = published_models()
     title = model
     if model in published:
         config = published[model]
-        network = build_network(config.network)
     else:
         with find_model(model) as path:
-            network, config = load_model(path)
+            config = check_model(path)
             title = f"{model}: {metric(path.stat().st_size)}B"
     multiple = config.network.size_multiple
     if size % multiple:
         raise ConfigError(f"--size: {size} is not a multiple of {multiple}, as this network needs")
-    layers = count(network, size, size)
+    layers = count(config.network, size, size)
     print_result(title)
     print_config(config)
     print_counts(layers, total(layers), size)

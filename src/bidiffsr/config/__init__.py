@@ -9,12 +9,7 @@ from bidiffsr.config.diffusion import (
     ScheduleConfig,
 )
 from bidiffsr.config.model import ModelConfig, Quality
-from bidiffsr.config.network import (
-    PICTURE_CHANNELS,
-    BiDiffSRConfig,
-    NetworkConfig,
-    SR3Config,
-)
+from bidiffsr.config.network import BiDiffSRConfig, NetworkConfig, SR3Config
 from bidiffsr.config.training import (
     DataConfig,
     DegradationConfig,
@@ -24,7 +19,6 @@ from bidiffsr.config.training import (
 )
 
 __all__ = [
-    "PICTURE_CHANNELS",
     "AngularSchedule",
     "BiDiffSRConfig",
     "Config",

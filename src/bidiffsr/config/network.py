@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
+from bidiffsr.binary.methods import METHODS
 from bidiffsr.config.base import Config, PositiveInt, Timesteps, equals, tagged
 
-PICTURE_CHANNELS = 3
+_PICTURE_CHANNELS = 3
 
 _MAX_CHANNELS = 2**14
+
+if TYPE_CHECKING:
+    Method = str
+else:
+    Method = Literal[tuple(METHODS)]
 
 
 def _check_levels(channels: int, multipliers: tuple[int, ...], norm_groups: int) -> None:
@@ -47,7 +53,8 @@ class BiDiffSRConfig(Config):
     time_groups: Annotated[int, Field(ge=1, le=1000)] = 5
     """K, the number of parameter sets of TaR and TaA."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    method: Literal["bi-diffsr", "full-precision"] = "bi-diffsr"
+    method: Method = "bi-diffsr"
+    """Of the binarized convolutions: a name of ``bidiffsr.binary.METHODS``."""
     resampling: Literal["consistent", "strided"] = "consistent"
     """CP-Down and CP-Up, or strided and nearest-neighbour convs that change the channels."""
     fusion: Literal["cs", "split", "concat", "add"] = "cs"
@@ -77,15 +84,19 @@ class BiDiffSRConfig(Config):
         return self.patch * 2 ** (len(self.multipliers) - 1)
 
     @property
+    def condition_channels(self) -> int:
+        """How many of the channels that the stem reads, the first, are the condition's."""
+        return _PICTURE_CHANNELS if self.stem_condition == "mean" else self.tail_channels
+
+    @property
     def stem_channels(self) -> int:
         """Channels that the stem reads: those of the condition, then the noisy variable's."""
-        noisy = PICTURE_CHANNELS * self.patch**2
-        return noisy + (noisy if self.stem_condition == "pixels" else PICTURE_CHANNELS)
+        return self.condition_channels + self.tail_channels
 
     @property
     def tail_channels(self) -> int:
         """Channels that the tail writes, a square of pixels in each position."""
-        return PICTURE_CHANNELS * self.patch**2
+        return _PICTURE_CHANNELS * self.patch**2
 
     @model_validator(mode="after")
     def _check(self) -> BiDiffSRConfig:
@@ -125,6 +136,21 @@ class SR3Config(Config):
     def size_multiple(self) -> int:
         """What height and width must be divisible by."""
         return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def condition_channels(self) -> int:
+        """How many of the channels that the stem reads, the first, are the condition's."""
+        return _PICTURE_CHANNELS
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels that the stem reads: those of the condition, then the noisy variable's."""
+        return self.condition_channels + self.tail_channels
+
+    @property
+    def tail_channels(self) -> int:
+        """Channels that the tail writes."""
+        return _PICTURE_CHANNELS
 
     @model_validator(mode="after")
     def _check(self) -> SR3Config:

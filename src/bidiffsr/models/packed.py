@@ -1,6 +1,7 @@
-"""Binarized weights as bits, and the packed model file: read, write; no PyTorch (docs/format.md).
+"""The packed model file, one bit a binarized weight: read, write; no PyTorch (docs/format.md).
 
-What a network's tensors are called and how large they are follows from its configuration alone.
+What a network's tensors are called and how large they are follows from its configuration alone
+(`bidiffsr.nn.layout`); what their bits mean, from its method (`bidiffsr.binary.packing`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from bidiffsr.binary.packing import Floats, PackedWeight
+from bidiffsr.binary.parameters import Parameter, Role
 from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.errors import CheckpointError
 from bidiffsr.models.container import (
@@ -23,74 +26,16 @@ from bidiffsr.models.container import (
     widen,
     write_model_file,
 )
+from bidiffsr.nn.layout import network_parameters
 from bidiffsr.system.files import StrPath, printable
 
 FloatType: TypeAlias = Literal["bf16", "fp32"]
-Floats: TypeAlias = NDArray[np.float32]
 
 LARGEST_MAGNITUDE = 1e30
 """Of a one-bit weight, so that the sum over a filter stays finite in float32."""
 _MOST_WEIGHTS = 2**31
 """Of a one-bit convolution, so that int32 numbers them."""
 _FLOATS = ("F32", "BF16", "F16")
-
-
-@dataclass(frozen=True)
-class Form:
-    """What a parameter is."""
-
-    shape: tuple[int, ...]
-    one_bit: bool = False
-    """Whether only signs and one magnitude per output channel of it count."""
-
-
-def parameter_forms(config: BiDiffSRConfig) -> dict[str, Form]:
-    """Every parameter of the network, under the PyTorch module's name and in its order."""
-    return dict(_network(config))
-
-
-@dataclass(frozen=True)
-class PackedWeight:
-    """A one-bit weight (C_out, C_in, k, k)."""
-
-    signs: NDArray[np.uint8]
-    """(C_out, ⌈C_in·k·k / 8⌉): bit 1 is +1, most significant bit first, padding bits 0."""
-    scale: Floats
-    """(C_out,): alpha, the mean magnitude."""
-    zeros: NDArray[np.int32]
-    """(n,): ascending flat indices of the weights that are exactly 0, whatever their bit."""
-
-    def named(self, name: str) -> dict[str, NDArray[Any]]:
-        """The tensors that a file keeps of the weight ``name``."""
-        tensors: dict[str, NDArray[Any]] = {
-            f"{name}.signs": self.signs,
-            f"{name}.scale": self.scale,
-        }
-        return tensors | {f"{name}.zeros": self.zeros} if len(self.zeros) else tensors
-
-
-def pack_weight(weight: Floats) -> PackedWeight:
-    """Signs, scale and zeros of a weight, float32 (C_out, C_in, k, k)."""
-    rows = weight.reshape(len(weight), -1)
-    scale = np.abs(rows).mean(axis=1, dtype=np.float64)
-    return PackedWeight(
-        signs=np.packbits(rows >= 0, axis=1),
-        scale=scale.astype(np.float32),
-        zeros=np.flatnonzero(rows == 0).astype(np.int32),
-    )
-
-
-def unpack_weight(packed: PackedWeight, shape: tuple[int, ...]) -> Floats:
-    """A weight that packs to this: float32 of ``shape``, one magnitude per output channel.
-
-    The magnitude is such that the mean over the whole channel, its zeros included, is the scale.
-    """
-    columns = prod(shape[1:])
-    weight = np.unpackbits(packed.signs, axis=1, count=columns).astype(np.float32) * 2 - 1
-    weight.reshape(-1)[packed.zeros] = 0
-    others = np.maximum(np.count_nonzero(weight, axis=1), 1)
-    weight *= (packed.scale * np.float64(columns) / others).astype(np.float32)[:, None]
-    return weight.reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -112,10 +57,23 @@ def load_packed(path: StrPath) -> PackedModel:
     """
     tensors: dict[str, NDArray[Any]] = {}
     with open_model_file(path) as file:
-        forms = parameter_forms(_packable(file.config, file.where))
-        for name, value in read_parameters(file.entries, file.read, forms, file.where):
-            tensors |= _packed_tensors(name, value, forms[name])
+        parameters = network_parameters(_packable(file.config, file.where))
+        for name, value in read_parameters(file.entries, file.read, parameters, file.where):
+            tensors |= _packed_tensors(name, value, parameters[name])
         return PackedModel(file.config, tensors)
+
+
+def check_model(path: StrPath) -> ModelConfig:
+    """What a model file of any network says of itself, once every tensor is known to be sound.
+
+    Raises:
+        CheckpointError: as ``load_packed``, but for networks that cannot be packed.
+    """
+    with open_model_file(path) as file:
+        parameters = network_parameters(file.config.network)
+        for _ in read_parameters(file.entries, file.read, parameters, file.where):
+            pass  # one after the other, so that little memory is taken
+        return file.config
 
 
 def save_packed(
@@ -133,24 +91,24 @@ def save_packed(
         tensors: the parameters by name, float32; one-bit weights so, too, or packed, as in
             ``PackedModel``.
         float_type: "bf16" rounds all that is not one-bit to bfloat16, but for the scales and the
-            shifts, which decide signs by themselves.
+            thresholds, which decide signs by themselves.
 
     Raises:
         CheckpointError: ``tensors`` are not those of ``config``, or not finite.
         ConfigError, OutputError: as ``write_model_file``.
     """
     where = printable(path)
-    forms = parameter_forms(_packable(config, where))
+    parameters = network_parameters(_packable(config, where))
     kinds = {"float32": "F32", "uint8": "U8", "int32": "I32"}
     entries = {
         name: Entry(kinds.get(str(value.dtype), str(value.dtype)), value.shape)
         for name, value in tensors.items()
     }
     stored: dict[str, tuple[str, NDArray[Any]]] = {}
-    for name, value in read_parameters(entries, lambda name: tensors[name], forms, where):
-        for part, array in _packed_tensors(name, value, forms[name]).items():
+    for name, value in read_parameters(entries, lambda name: tensors[name], parameters, where):
+        for part, array in _packed_tensors(name, value, parameters[name]).items():
             stored[part] = (kinds[str(array.dtype)], array)
-        if float_type == "bf16" and _is_rounded(name, forms[name]):
+        if float_type == "bf16" and _is_rounded(parameters[name]):
             stored[name] = ("BF16", narrow(stored[name][1]))
             if not np.isfinite(widen(stored[name][1])).all():
                 raise CheckpointError(
@@ -162,7 +120,7 @@ def save_packed(
 def read_parameters(
     entries: Mapping[str, Entry],
     read: Callable[[str], NDArray[Any]],
-    forms: Mapping[str, Form],
+    parameters: Mapping[str, Parameter],
     where: str,
 ) -> Iterator[tuple[str, Floats | PackedWeight]]:
     """Check tensors against the parameters they have to be, then read one after the other.
@@ -172,7 +130,7 @@ def read_parameters(
     Args:
         entries: what there is.
         read: gives a tensor by name: float32, or uint8 or int32 as stored.
-        forms: what there has to be.
+        parameters: what there has to be.
         where: names the file in messages.
 
     Yields:
@@ -182,13 +140,13 @@ def read_parameters(
         CheckpointError: a tensor is missing, superfluous, misshapen, of another dtype, or holds
             what it must not.
     """
-    expected = _expected(entries, forms, where)
+    expected = _expected(entries, parameters, where)
     for name, (dtypes, shape) in expected.items():
         _check_entry(name, entries, dtypes, shape, where)
     superfluous = min(entries.keys() - expected.keys(), default=None)
     if superfluous is not None:
         raise CheckpointError(f"{where}: {shortened(superfluous)}: is no part of this network")
-    for name, form in forms.items():
+    for name, parameter in parameters.items():
         if f"{name}.signs" in expected:
             has_zeros = f"{name}.zeros" in entries
             weight = PackedWeight(
@@ -196,30 +154,30 @@ def read_parameters(
                 scale=read(f"{name}.scale"),
                 zeros=read(f"{name}.zeros") if has_zeros else np.empty(0, np.int32),
             )
-            _check_packed(weight, prod(form.shape[1:]), f"{where}: {name}", has_zeros)
+            _check_packed(weight, prod(parameter.shape[1:]), f"{where}: {name}", has_zeros)
             yield name, weight
         else:
             value = read(name)
-            _check_floats(value, form, f"{where}: {name}")
+            _check_floats(value, parameter, f"{where}: {name}")
             yield name, value
 
 
 def _expected(
-    entries: Mapping[str, Entry], forms: Mapping[str, Form], where: str
+    entries: Mapping[str, Entry], parameters: Mapping[str, Parameter], where: str
 ) -> dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]]:
     """The dtypes and the shape that each stored tensor may have."""
     expected: dict[str, tuple[tuple[str, ...], tuple[int | None, ...]]] = {}
-    for name, form in forms.items():
+    for name, parameter in parameters.items():
         signs, scale, zeros = (f"{name}.{part}" for part in ("signs", "scale", "zeros"))
-        is_packed = form.one_bit and (signs in entries or scale in entries)
+        is_packed = parameter.one_bit and (signs in entries or scale in entries)
         if is_packed and name in entries:
             raise CheckpointError(f"{where}: {name}: is there twice, packed and as floats")
-        if form.one_bit and prod(form.shape) > _MOST_WEIGHTS:
+        if parameter.one_bit and prod(parameter.shape) > _MOST_WEIGHTS:
             raise CheckpointError(f"{where}: {name}: has more than {_MOST_WEIGHTS} weights")
         if not is_packed:
-            expected[name] = (_FLOATS, form.shape)
+            expected[name] = (_FLOATS, parameter.shape)
             continue
-        rows, columns = form.shape[0], prod(form.shape[1:])
+        rows, columns = parameter.shape[0], prod(parameter.shape[1:])
         expected[signs] = (("U8",), (rows, -(-columns // 8)))
         expected[scale] = (("F32",), (rows,))
         if zeros in entries:
@@ -247,10 +205,10 @@ def _check_entry(
         )
 
 
-def _check_floats(value: Floats, form: Form, where: str) -> None:
+def _check_floats(value: Floats, parameter: Parameter, where: str) -> None:
     if not np.isfinite(value).all():
         raise CheckpointError(f"{where}: holds NaN or infinity")
-    if form.one_bit and np.abs(value).max() > LARGEST_MAGNITUDE:
+    if parameter.one_bit and np.abs(value).max() > LARGEST_MAGNITUDE:
         raise CheckpointError(f"{where}: holds magnitudes above {LARGEST_MAGNITUDE}")
 
 
@@ -278,106 +236,13 @@ def _packable(config: ModelConfig, where: str) -> BiDiffSRConfig:
     )
 
 
-def _packed_tensors(name: str, value: Floats | PackedWeight, form: Form) -> dict[str, NDArray[Any]]:
-    if form.one_bit and not isinstance(value, PackedWeight):
-        value = pack_weight(value)
+def _packed_tensors(
+    name: str, value: Floats | PackedWeight, parameter: Parameter
+) -> dict[str, NDArray[Any]]:
+    if parameter.packing is not None and not isinstance(value, PackedWeight):
+        value = parameter.packing.pack(value)
     return value.named(name) if isinstance(value, PackedWeight) else {name: value}
 
 
-def _is_rounded(name: str, form: Form) -> bool:
-    return not form.one_bit and not name.endswith(".shift.bias")
-
-
-# The forms of the network's parts, which mirror the modules of bidiffsr.nn and bidiffsr.binary.
-
-_Forms: TypeAlias = Iterator[tuple[str, Form]]
-_Conv: TypeAlias = Callable[[str, int, int, int], _Forms]
-
-
-def _affine(name: str, out: int, *inner: int, bias: bool = True) -> _Forms:
-    yield f"{name}.weight", Form((out, *inner))
-    if bias:
-        yield f"{name}.bias", Form((out,))
-
-
-def _plain_conv(name: str, channels_in: int, channels_out: int, kernel: int) -> _Forms:
-    return _affine(f"{name}.conv", channels_out, channels_in, kernel, kernel)
-
-
-def _method(config: BiDiffSRConfig) -> _Conv:
-    if config.method == "full-precision":
-        return _plain_conv
-    shifts = config.time_groups if config.timestep_aware_redistribution else 1
-    activations = config.time_groups if config.timestep_aware_activation else 1
-
-    def conv(name: str, channels_in: int, channels_out: int, kernel: int) -> _Forms:
-        if config.weight_gain:
-            yield f"{name}.gain", Form((channels_out,))
-        yield f"{name}.shift.bias", Form((shifts, channels_in))
-        weight = (channels_out, channels_in, kernel, kernel)
-        yield f"{name}.conv.weight", Form(weight, one_bit=True)
-        for part in ("bias_in", "slope", "bias_out"):
-            yield f"{name}.activation.{part}", Form((activations, channels_out))
-
-    return conv
-
-
-def _block(name: str, channels: int, time_channels: int, conv: _Conv, attention: bool) -> _Forms:
-    yield from _affine(f"{name}.norm1", channels)
-    yield from conv(f"{name}.conv1", channels, channels, 3)
-    yield from _affine(f"{name}.time", channels, time_channels)
-    yield from _affine(f"{name}.norm2", channels)
-    yield from conv(f"{name}.conv2", channels, channels, 3)
-    if attention:
-        yield from _affine(f"{name}.attention.norm", channels)
-        yield from _affine(f"{name}.attention.qkv", 3 * channels, channels, 1, 1, bias=False)
-        yield from _affine(f"{name}.attention.out", channels, channels, 1, 1)
-
-
-def _resample(name: str, channels: int, channels_out: int, conv: _Conv, consistent: bool) -> _Forms:
-    if not consistent:
-        yield from conv(f"{name}.conv", channels, channels_out, 3)
-        return
-    width = channels // 2 if channels_out > channels else channels
-    yield from conv(f"{name}.conv1", width, width, 3)
-    yield from conv(f"{name}.conv2", width, width, 3)
-
-
-def _fusion(name: str, channels: int, conv: _Conv, kind: str) -> _Forms:
-    match kind:
-        case "cs" | "split":
-            yield from conv(f"{name}.conv1", channels, channels, 1)
-            yield from conv(f"{name}.conv2", channels, channels, 1)
-        case "concat":
-            yield from conv(f"{name}.conv", 2 * channels, channels, 1)
-
-
-def _network(config: BiDiffSRConfig) -> _Forms:
-    base, count = config.channels, config.blocks_per_level
-    widths = [base * multiplier for multiplier in config.multipliers]
-    conv = _method(config)
-    consistent = config.resampling == "consistent"
-    yield from _affine("time_embedding.expand", 4 * base, base)
-    yield from _affine("time_embedding.contract", base, 4 * base)
-    yield from _affine("stem", base, config.stem_channels, 3, 3)
-    for level, width in enumerate(widths):
-        attention = level in config.attention_levels
-        for block in range(count):
-            yield from _block(f"down.{level}.blocks.{block}", width, base, conv, attention)
-        if level + 1 < len(widths):
-            name = f"down.{level}.resample"
-            yield from _resample(name, width, widths[level + 1], conv, consistent)
-    yield from _block("middle.0", widths[-1], base, conv, config.middle_attention)
-    yield from _block("middle.1", widths[-1], base, conv, False)
-    for index, level in enumerate(reversed(range(len(widths)))):
-        inside = _plain_conv if level < config.full_precision_up_levels else conv
-        attention = level in config.attention_levels
-        width = widths[level]
-        for block in range(count + 1):
-            yield from _fusion(f"up.{index}.fusions.{block}", width, inside, config.fusion)
-        for block in range(count + 1):
-            yield from _block(f"up.{index}.blocks.{block}", width, base, inside, attention)
-        if level > 0:
-            yield from _resample(f"up.{index}.resample", width, widths[level - 1], conv, consistent)
-    yield from _affine("tail_norm", base)
-    yield from _affine("tail", config.tail_channels, base, 3, 3)
+def _is_rounded(parameter: Parameter) -> bool:
+    return not parameter.one_bit and parameter.role is not Role.THRESHOLD

@@ -10,18 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bidiffsr.config import BiDiffSRConfig, ModelConfig, NetworkConfig
+from bidiffsr.binary.packing import PackedWeight
+from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.models.container import open_model_file, write_model_file
-from bidiffsr.models.packed import (
-    Form,
-    PackedWeight,
-    parameter_forms,
-    read_parameters,
-    save_packed,
-    unpack_weight,
-)
-from bidiffsr.models.published.tensors import fill
-from bidiffsr.nn import build_network
+from bidiffsr.models.packed import read_parameters, save_packed
+from bidiffsr.models.published.tensors import network_around
+from bidiffsr.nn.layout import network_parameters
 
 
 def save_model(
@@ -61,27 +55,20 @@ def parameters_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
 def load_model(path: Path) -> tuple[nn.Module, ModelConfig]:
     """Read a model file, packed or not; the network is float32 and in evaluation mode.
 
-    A packed weight becomes plus or minus its channel's mean magnitude.
+    A packed weight becomes one that packs to the same, such as plus or minus its channel's scale.
 
     Raises:
         CheckpointError: the file cannot be read, or names the first key that does not fit.
     """
     with open_model_file(path) as file:
-        forms = _forms(file.config.network)
+        parameters = network_parameters(file.config.network)
         state: dict[str, NDArray[Any]] = {}
-        for name, value in read_parameters(file.entries, file.read, forms, file.where):
+        for name, value in read_parameters(file.entries, file.read, parameters, file.where):
             if isinstance(value, PackedWeight):
-                value = unpack_weight(value, forms[name].shape)
+                parameter = parameters[name]
+                assert parameter.packing is not None  # or there would be no such value
+                value = parameter.packing.unpack(value, parameter.shape)
             state[name] = value
         config = file.config
-    with torch.device("meta"):
-        network = build_network(config.network)
-    return fill(network, {name: torch.from_numpy(value) for name, value in state.items()}), config
-
-
-def _forms(config: NetworkConfig) -> dict[str, Form]:
-    if isinstance(config, BiDiffSRConfig):
-        return parameter_forms(config)
-    with torch.device("meta"):
-        network = build_network(config)
-    return {name: Form(tuple(value.shape)) for name, value in network.state_dict().items()}
+    tensors = {name: torch.from_numpy(value) for name, value in state.items()}
+    return network_around(config.network, tensors), config

@@ -55,7 +55,7 @@ class SR3UNet(nn.Module):
         widths = [config.channels * multiplier for multiplier in config.multipliers]
         deepest = len(widths) - 1
         self.time_embedding = TimeEmbedding(config.channels)
-        self.stem = nn.Conv2d(6, config.channels, 3, padding=1)
+        self.stem = nn.Conv2d(config.stem_channels, config.channels, 3, padding=1)
         self.down = nn.ModuleList()
         self.downsample = nn.ModuleList()
         width = config.channels
@@ -85,7 +85,7 @@ class SR3UNet(nn.Module):
                 self.upsample.append(nn.Conv2d(width, width, 3, padding=1))
         self.nearest = nn.Upsample(scale_factor=2, mode="nearest")
         self.tail_norm = nn.GroupNorm(config.norm_groups, width)
-        self.tail = nn.Conv2d(width, 3, 3, padding=1)
+        self.tail = nn.Conv2d(width, config.tail_channels, 3, padding=1)
 
     def forward(self, x_t: Tensor, cond: Tensor, t: Tensor) -> Tensor:
         """Predict from the noisy picture.

@@ -8,12 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from bidiffsr.config import TrainingConfig, ValidationConfig
-from bidiffsr.models.trained import load_model
-from bidiffsr.nn import build_network
+from bidiffsr.config import NetworkConfig, TrainingConfig, ValidationConfig
+from bidiffsr.models.packed import check_model
 from bidiffsr.nn.counting import count
 from bidiffsr.training.trainer import train
 
@@ -28,11 +24,9 @@ def iteration_macs(config: TrainingConfig) -> int:
 
     While training, a product of bits costs what any other does.
     """
-    with torch.device("meta"):
-        network = build_network(config.model.network)
-    each = _PASSES * _forward_macs(network, config.data.crop)
+    each = _PASSES * _forward_macs(config.model.network, config.data.crop)
     if config.teacher is not None:
-        each += _forward_macs(load_model(config.teacher)[0], config.data.crop)
+        each += _forward_macs(check_model(config.teacher).network, config.data.crop)
     return each * config.batch
 
 
@@ -72,5 +66,5 @@ def iteration_time(config: TrainingConfig, iterations: int = 12) -> IterationTim
     return IterationTime((last[0] - first[0]) / iterations, (last[1] - first[1]) / iterations)
 
 
-def _forward_macs(network: nn.Module, side: int) -> int:
+def _forward_macs(network: NetworkConfig, side: int) -> int:
     return sum(layer.macs + layer.binary_macs for layer in count(network, side, side))

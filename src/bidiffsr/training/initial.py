@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from bidiffsr.config import PICTURE_CHANNELS, BiDiffSRConfig, ModelConfig
+from bidiffsr.config import ModelConfig
 
 
 def begin(network: nn.Module, config: ModelConfig) -> None:
@@ -26,8 +26,7 @@ def begin(network: nn.Module, config: ModelConfig) -> None:
     nn.init.zeros_(tail.weight)
     if tail.bias is not None:
         nn.init.zeros_(tail.bias)
-    patch = config.network.patch if isinstance(config.network, BiDiffSRConfig) else 1
-    channels = stem.in_channels - PICTURE_CHANNELS * patch**2  # the condition's come first
+    channels = config.network.condition_channels
     with torch.no_grad():
         filters = torch.randn_like(stem.weight[:, :channels])
         filters -= filters.mean(dim=(2, 3), keepdim=True)

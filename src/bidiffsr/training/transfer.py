@@ -10,6 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from bidiffsr.config import BiDiffSRConfig, NetworkConfig
+from bidiffsr.nn.layout import (
+    ConvBlock,
+    Layer,
+    Level,
+    Role,
+    Unit,
+    network_layers,
+    unet_layout,
+)
 
 # Copies must not stay copies: their weights differ by noise of this standard deviation, in units
 # of the mean magnitude. It turns about one sign in twenty-five.
@@ -32,7 +41,7 @@ def transfer(
     ):
         return False
     if _but(source_config, "method") == _but(target_config, "method"):
-        _rename_into(source.state_dict(), target)
+        _take_over(source.state_dict(), target, target_config)
         return True
     factor, rest = divmod(target_config.channels, source_config.channels)
     size = ("channels", "norm_groups")
@@ -48,14 +57,18 @@ def _but(config: BiDiffSRConfig, *fields: str) -> dict[str, object]:
     return config.model_dump(exclude={*fields, "dropout"})
 
 
-def _rename_into(state: dict[str, Tensor], target: nn.Module) -> None:
-    """Copy what ``target`` has too; a plain conv's bias becomes the bias before the RPReLU."""
+def _take_over(state: dict[str, Tensor], target: nn.Module, config: BiDiffSRConfig) -> None:
+    """Copy what ``target`` has too; a plain conv's bias becomes what the method says."""
+    biases = {
+        f"{layer.name}.conv.bias": f"{layer.name}.{layer.method.bias}"
+        for layer in network_layers(config)
+        if isinstance(layer, ConvBlock) and layer.method.bias is not None
+    }
     own = target.state_dict()
-    for name, value in state.items():
-        if name not in own and name.endswith(".conv.bias"):
-            name = name.removesuffix(".conv.bias") + ".activation.bias_in"
-        if name in own:
-            own[name] = value.expand_as(own[name]).clone()
+    for theirs, value in state.items():
+        name = biases.get(theirs, theirs)
+        if name in own and own[name].shape[-value.dim() :] == value.shape:
+            own[name] = value.expand_as(own[name]).clone()  # of every time group
     target.load_state_dict(own)
 
 
@@ -87,103 +100,101 @@ class _Widening:
         self._config = config
         self._factor = factor
         self._wide: dict[str, Tensor] = {}
+        first = torch.arange(config.channels).view(-1, 1, _block_of_copies(config))
+        self._first = first.expand(-1, factor, -1).flatten()
 
     def run(self) -> dict[str, Tensor]:
         """The wide network's parameters by name."""
-        config = self._config
-        first = torch.arange(config.channels).view(-1, 1, _block_of_copies(config))
-        first = first.expand(-1, self._factor, -1).flatten()
-        self._time = first
-        self._time_embedding()
-        self._conv("stem", torch.arange(config.stem_channels), first)
-        x = first
-        levels = []
+        config, layout = self._config, unet_layout(self._config)
+        self._time_embedding(layout.time_embedding)
+        self._carry(layout.stem, torch.arange(config.stem_channels), self._first)
+        x = self._first
+        widths: list[Tensor] = []
         skips = [x]
-        for level in range(len(config.multipliers)):
-            levels.append(x)
-            for index in range(config.blocks_per_level):
-                self._block(f"down.{level}.blocks.{index}", x)
+        for level in layout.down:
+            widths.append(x)
+            for block in level.blocks:
+                self._block(block, x)
                 skips.append(x)
-            if level + 1 < len(config.multipliers):
-                x = self._down(f"down.{level}.resample", x)
+            if level.resample is not None:
+                x = self._down(level.resample, x)
                 skips.append(x)
-        for index in range(2):
-            self._block(f"middle.{index}", x)
-        for index, level in enumerate(reversed(range(len(config.multipliers)))):
-            plain = level < config.full_precision_up_levels
-            for part in range(config.blocks_per_level + 1):
-                out = levels[level] if plain else None
-                x = self._fusion(f"up.{index}.fusions.{part}", x, skips.pop(), out)
-                self._block(f"up.{index}.blocks.{part}", x)
-            if level > 0:
-                x = self._up(f"up.{index}.resample", x)
-        self._vectors("tail_norm", x, "weight", "bias")
-        self._conv("tail", x, torch.arange(config.tail_channels))
+        for block in layout.middle:
+            self._block(block, x)
+        for level in layout.up:
+            x = self._up_level(level, x, skips, widths.pop())
+        self._carry(layout.tail_norm, x, x)
+        self._carry(layout.tail, x, torch.arange(config.tail_channels))
         return self._wide
 
-    def _time_embedding(self) -> None:
+    def _time_embedding(self, unit: Unit) -> None:
         """Every factor-th frequency of the wide encoding is one of the narrow encoding."""
-        expand, contract = (f"time_embedding.{part}" for part in ("expand", "contract"))
-        hidden = torch.arange(4 * len(self._time)) % (4 * self._config.channels)
-        narrow = self._narrow[f"{expand}.weight"][hidden]
-        wide = narrow.new_zeros(len(hidden), len(self._time))
+        expand, contract = unit.layers["expand"], unit.layers["contract"]
+        hidden = torch.arange(4 * len(self._first)) % (4 * self._config.channels)
+        narrow = self._narrow[f"{expand.name}.weight"][hidden]
+        wide = narrow.new_zeros(len(hidden), len(self._first))
         wide[:, :: self._factor] = narrow  # sines fill the first half of the columns, cosines
-        self._wide[f"{expand}.weight"] = wide  # the second, so one stride takes both
-        self._vectors(expand, hidden, "bias")
-        self._conv(contract, hidden, self._time)
+        self._wide[f"{expand.name}.weight"] = wide  # the second, so one stride takes both
+        self._wide[f"{expand.name}.bias"] = self._narrow[f"{expand.name}.bias"][hidden]
+        self._carry(contract, hidden, self._first)
 
-    def _block(self, name: str, x: Tensor) -> None:
-        for index in (1, 2):
-            self._vectors(f"{name}.norm{index}", x, "weight", "bias")
-            self._conv_block(f"{name}.conv{index}", x, x)
-        self._conv(f"{name}.time", self._time, x)
-        if f"{name}.attention.norm.weight" in self._narrow:
-            self._attention(f"{name}.attention", x)
+    def _up_level(self, level: Level, x: Tensor, skips: list[Tensor], width: Tensor) -> Tensor:
+        for fusion, block in zip(level.fusions, level.blocks, strict=True):
+            x = self._fusion(fusion, x, skips.pop(), width if level.full_precision else None)
+            self._block(block, x)
+        return x if level.resample is None else self._up(level.resample, x)
 
-    def _attention(self, name: str, x: Tensor) -> None:
+    def _block(self, unit: Unit, x: Tensor) -> None:
+        for part in ("norm1", "conv1", "norm2", "conv2"):
+            self._carry(unit.layers[part], x, x)
+        self._carry(unit.layers["time"], self._first, x)
+        if "attention" in unit.layers:
+            self._attention(unit, x)
+
+    def _attention(self, unit: Unit, x: Tensor) -> None:
+        norm, qkv, out = (unit.layers[f"attention.{part}"] for part in ("norm", "qkv", "out"))
         channels = len(x) // self._factor
-        self._vectors(f"{name}.norm", x, "weight", "bias")
-        self._conv(f"{name}.qkv", x, torch.cat([x, x + channels, x + 2 * channels]))
+        self._carry(norm, x, x)
+        self._carry(qkv, x, torch.cat([x, x + channels, x + 2 * channels]))
         # The products grow by the factor, what they are divided by only by its root.
-        self._wide[f"{name}.qkv.weight"][: len(x)] /= self._factor**0.5
-        self._conv(f"{name}.out", x, x)
+        self._wide[f"{qkv.name}.weight"][: len(x)] /= self._factor**0.5
+        self._carry(out, x, x)
 
-    def _down(self, name: str, x: Tensor) -> Tensor:
+    def _down(self, unit: Unit, x: Tensor) -> Tensor:
         half = x[: len(x) // 2]
-        for index in (1, 2):
-            self._conv_block(f"{name}.conv{index}", half, half)
+        for conv in unit.layers.values():
+            self._carry(conv, half, half)
         return (4 * half[:, None] + torch.arange(4)).flatten()
 
-    def _up(self, name: str, x: Tensor) -> Tensor:
-        for index in (1, 2):
-            self._conv_block(f"{name}.conv{index}", x, x)
+    def _up(self, unit: Unit, x: Tensor) -> Tensor:
+        for conv in unit.layers.values():
+            self._carry(conv, x, x)
         return torch.cat([x, x + len(x) // self._factor])[::4] // 4
 
-    def _fusion(self, name: str, x: Tensor, skip: Tensor, out: Tensor | None) -> Tensor:
+    def _fusion(self, unit: Unit, x: Tensor, skip: Tensor, out: Tensor | None) -> Tensor:
         half = len(x) // self._factor // 2
         first = torch.cat([x[1::2] // 2, skip[0::2] // 2 + half])
         second = torch.cat([x[0::2] // 2, skip[1::2] // 2 + half])
         out = second if out is None else out  # a shortcut keeps the input's channels
-        self._conv_block(f"{name}.conv1", first, out)
-        self._conv_block(f"{name}.conv2", second, out)
+        self._carry(unit.layers["conv1"], first, out)
+        self._carry(unit.layers["conv2"], second, out)
         return out
 
-    def _conv_block(self, name: str, x: Tensor, out: Tensor) -> None:
-        self._conv(f"{name}.conv", x, out)
-        if f"{name}.shift.bias" in self._narrow:
-            self._vectors(f"{name}.shift", x, "bias")
-            self._vectors(f"{name}.activation", out, "bias_in", "slope", "bias_out")
-            self._vectors(name, out, "gain")
+    def _carry(self, layer: Layer, x: Tensor, out: Tensor) -> None:
+        """Widen a layer's parameters by the maps of its input and its output."""
+        for name, parameter in layer.parameters.items():
+            narrow = self._narrow[name]
+            match parameter.role:
+                case Role.WEIGHT:
+                    self._wide[name] = _widened(narrow, x, out)
+                case Role.THRESHOLD:
+                    self._wide[name] = narrow[..., x]
+                case Role.VECTOR:
+                    self._wide[name] = narrow[..., out]
 
-    def _conv(self, name: str, x: Tensor, out: Tensor) -> None:
-        narrow = self._narrow[f"{name}.weight"]
-        copies = torch.bincount(x, minlength=narrow.shape[1])
-        wide = narrow[out][:, x] / copies[x].view(1, -1, *[1] * (narrow.dim() - 2))
-        noise = torch.randn_like(wide) * wide.abs().mean()
-        self._wide[f"{name}.weight"] = wide + _NOISE * noise
-        self._vectors(name, out, "bias")
 
-    def _vectors(self, name: str, channels: Tensor, *parts: str) -> None:
-        for part in parts:
-            if f"{name}.{part}" in self._narrow:
-                self._wide[f"{name}.{part}"] = self._narrow[f"{name}.{part}"][..., channels]
+def _widened(narrow: Tensor, x: Tensor, out: Tensor) -> Tensor:
+    copies = torch.bincount(x, minlength=narrow.shape[1])
+    wide = narrow[out][:, x] / copies[x].view(1, -1, *[1] * (narrow.dim() - 2))
+    noise = torch.randn_like(wide) * wide.abs().mean()
+    return wide + _NOISE * noise

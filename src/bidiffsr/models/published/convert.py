@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from bidiffsr.binary import ConvBlock
+from bidiffsr.binary.methods import FullPrecision
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, load_yaml
 from bidiffsr.errors import CheckpointError, ConfigError
 from bidiffsr.models.container import parse_json
 from bidiffsr.models.published.options import reference_model_config, reference_network_config
-from bidiffsr.models.published.tensors import check_fits, load_into, read_tensors
+from bidiffsr.models.published.tensors import check_fits, network_around, read_tensors
 from bidiffsr.nn import BiDiffSRUNet
-from bidiffsr.nn.blocks import ConsistentDown, ConsistentUp, ResidualBlock, ShuffleFusion
+from bidiffsr.nn.layout import (
+    ConvBlock,
+    Layer,
+    Level,
+    UNetLayout,
+    Unit,
+    network_parameters,
+    unet_layout,
+)
 
 _REFERENCE_CONFIG_KEY = "config"
 
@@ -51,7 +60,7 @@ def from_reference(
             )
         given = parse_json(metadata[_REFERENCE_CONFIG_KEY], f"{path}: metadata key 'config'")
     config = reference_network_config(given, where=str(path))
-    return load_into(config, _rename_reference(state, config, path), path)
+    return network_around(config, _rename_reference(state, config, path))
 
 
 def convert_reference(path: Path, option_file: Path | None) -> tuple[BiDiffSRUNet, ModelConfig]:
@@ -78,15 +87,14 @@ def _rename_reference(
     state: Mapping[str, Tensor], config: BiDiffSRConfig, path: Path
 ) -> dict[str, Tensor]:
     """Give a reference state dict our names; the K parameter sets of a layer are stacked."""
-    with torch.device("meta"):
-        network = BiDiffSRUNet(config)
     remaining = dict(state)
     renamed: dict[str, Tensor] = {}
-    for ours, theirs in _reference_names(network):
-        shape = network.get_parameter(ours).shape
-        by_group = ".shift." in ours or ".activation." in ours
+    parameters = network_parameters(config)
+    for ours, theirs in _reference_names(config):
+        shape = parameters[ours].shape
+        by_group = isinstance(theirs, list)
         values = []
-        for name in theirs:
+        for name in theirs if by_group else [theirs]:
             if name not in remaining:
                 raise CheckpointError(f"{path}: {name}: missing")
             value = remaining.pop(name)
@@ -100,75 +108,66 @@ def _rename_reference(
     return renamed
 
 
-def _reference_names(network: BiDiffSRUNet) -> Iterator[tuple[str, list[str]]]:
-    """Pairs of our parameter name and the reference's names that are stacked to make it."""
-    groups = network.config.time_groups
-    inner: dict[type[nn.Module], tuple[tuple[str, str], ...]] = {
-        ResidualBlock: (
-            ("norm1", "res_block.block1.block.0"),
-            ("conv1", "res_block.block1.conv"),
-            ("time", "res_block.timestep_func.1"),
-            ("norm2", "res_block.block2.block.0"),
-            ("conv2", "res_block.block2.conv"),
-            ("attention.norm", "attn.norm"),
-            ("attention.qkv", "attn.qkv"),
-            ("attention.out", "attn.out"),
-        ),
-        ConsistentDown: (("conv1", "biconv1"), ("conv2", "biconv2")),
-        ConsistentUp: (("conv1", "biconv1"), ("conv2", "biconv2")),
-        ShuffleFusion: (("conv1", "biconv_1"), ("conv2", "biconv_2")),
-    }
-    for ours, theirs, module in _reference_modules(network):
-        parts = inner.get(type(module), (("", ""),))
-        for part, their_part in parts:
-            if part.startswith("attention") and getattr(module, "attention", None) is None:
-                continue
-            leaf = module.get_submodule(part)
-            our_name = ".".join(filter(None, (ours, part)))
-            their_name = ".".join(filter(None, (theirs, their_part)))
-            if isinstance(leaf, ConvBlock):
-                yield from _reference_conv_names(our_name, their_name, leaf, groups)
-            else:
-                for parameter, _ in leaf.named_parameters():
-                    yield f"{our_name}.{parameter}", [f"{their_name}.{parameter}"]
+# What the reference calls a layer of a unit, and a parameter of a convolution.
+_BLOCK = {
+    "norm1": "res_block.block1.block.0",
+    "conv1": "res_block.block1.conv",
+    "time": "res_block.timestep_func.1",
+    "norm2": "res_block.block2.block.0",
+    "conv2": "res_block.block2.conv",
+    "attention.norm": "attn.norm",
+    "attention.qkv": "attn.qkv",
+    "attention.out": "attn.out",
+}
+_RESAMPLE = {"conv1": "biconv1", "conv2": "biconv2"}
+_FUSION = {"conv1": "biconv_1", "conv2": "biconv_2"}
+_TIME_EMBEDDING = {"expand": "1", "contract": "3"}
+_PLAIN_CONV = {"conv.weight": "weight", "conv.bias": "bias"}
+_BI_CONV = {
+    "conv.weight": "binary_conv.weight",
+    "shift.bias": "TaR.dynamic_move_{}.bias",
+    "activation.bias_in": "TaA.dynamic_relu_{}.pr_bias0.bias",
+    "activation.slope": "TaA.dynamic_relu_{}.pr_prelu.weight",
+    "activation.bias_out": "TaA.dynamic_relu_{}.pr_bias1.bias",
+}
 
 
-def _reference_conv_names(
-    ours: str, theirs: str, block: ConvBlock, groups: int
-) -> Iterator[tuple[str, list[str]]]:
-    if block.shift is None:
-        yield f"{ours}.conv.weight", [f"{theirs}.weight"]
-        yield f"{ours}.conv.bias", [f"{theirs}.bias"]
-        return
-    yield f"{ours}.conv.weight", [f"{theirs}.binary_conv.weight"]
-    yield (
-        f"{ours}.shift.bias",
-        [f"{theirs}.TaR.dynamic_move_{group}.bias" for group in range(groups)],
-    )
-    parts = {"bias_in": "pr_bias0.bias", "slope": "pr_prelu.weight", "bias_out": "pr_bias1.bias"}
-    for part, their_part in parts.items():
-        names = [f"{theirs}.TaA.dynamic_relu_{group}.{their_part}" for group in range(groups)]
-        yield f"{ours}.activation.{part}", names
+def _reference_names(config: BiDiffSRConfig) -> Iterator[tuple[str, str | list[str]]]:
+    """Our name of each parameter, and the reference's: one, or K that are stacked to make it."""
+    for layer, theirs in _reference_layers(unet_layout(config)):
+        names: dict[str, str] = {}
+        if isinstance(layer, ConvBlock):
+            names = _PLAIN_CONV if isinstance(layer.method, FullPrecision) else _BI_CONV
+        for part in layer.own():
+            name = f"{theirs}.{names.get(part, part)}"
+            by_group = [name.format(group) for group in range(config.time_groups)]
+            yield f"{layer.name}.{part}", by_group if "{}" in name else name
 
 
-def _reference_modules(network: BiDiffSRUNet) -> Iterator[tuple[str, str, nn.Module]]:
-    """Our module name, the reference's (one flat list a direction) and the module, in order."""
-    yield "time_embedding.expand", "timestep_level_mlp.1", network.time_embedding.expand
-    yield "time_embedding.contract", "timestep_level_mlp.3", network.time_embedding.contract
-    yield "stem", "downs.0", network.stem
-    names: dict[str, list[str]] = {"down": [], "up": []}
-    for index, level in enumerate(network.down):
-        names["down"] += [f"down.{index}.blocks.{block}" for block in range(len(level.blocks))]  # type: ignore[arg-type]
-        names["down"] += [f"down.{index}.resample"] if level.resample is not None else []
-    for index, level in enumerate(network.up):
-        for block in range(len(level.blocks)):  # type: ignore[arg-type]
-            names["up"] += [f"up.{index}.fusions.{block}", f"up.{index}.blocks.{block}"]
-        names["up"] += [f"up.{index}.resample"] if level.resample is not None else []
-    for position, name in enumerate(names["down"], start=1):
-        yield name, f"downs.{position}", network.get_submodule(name)
-    for position, block in enumerate(network.middle):
-        yield f"middle.{position}", f"mid.{position}", block
-    for position, name in enumerate(names["up"]):
-        yield name, f"ups.{position}", network.get_submodule(name)
-    yield "tail_norm", "final_conv.block.0", network.tail_norm
-    yield "tail", "final_conv.block.3", network.tail
+def _reference_layers(layout: UNetLayout) -> Iterator[tuple[Layer, str]]:
+    """Every layer and its name there, where all units of a direction are in one flat list."""
+
+    def inside(unit: Unit, theirs: str, names: dict[str, str]) -> Iterator[tuple[Layer, str]]:
+        return (
+            (layer, f"{theirs}.{names[part]}") for part, layer in unit.layers.items() if layer.own()
+        )
+
+    def listed(levels: tuple[Level, ...], theirs: str, first: int) -> Iterator[tuple[Layer, str]]:
+        numbers = count(first)
+        for level in levels:
+            fusions = iter(level.fusions)
+            for block in level.blocks:
+                for fusion in islice(fusions, 1):  # going up, one before each block
+                    yield from inside(fusion, f"{theirs}.{next(numbers)}", _FUSION)
+                yield from inside(block, f"{theirs}.{next(numbers)}", _BLOCK)
+            if level.resample is not None:
+                yield from inside(level.resample, f"{theirs}.{next(numbers)}", _RESAMPLE)
+
+    yield from inside(layout.time_embedding, "timestep_level_mlp", _TIME_EMBEDDING)
+    yield layout.stem, "downs.0"
+    yield from listed(layout.down, "downs", 1)
+    for number, block in enumerate(layout.middle):
+        yield from inside(block, f"mid.{number}", _BLOCK)
+    yield from listed(layout.up, "ups", 0)
+    yield layout.tail_norm, "final_conv.block.0"
+    yield layout.tail, "final_conv.block.3"

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from bidiffsr.config import NetworkConfig
 from bidiffsr.errors import CheckpointError
@@ -20,30 +20,20 @@ _DTYPES = {
 }
 
 
-def load_into(config: NetworkConfig, state: Mapping[str, Tensor], path: Path) -> Any:
-    """Build the network of ``config`` around ``state``, once every key is known to fit."""
+def network_around(config: NetworkConfig, state: Mapping[str, Tensor]) -> Any:
+    """The network of ``config`` with the values of ``state``, copied, float32; evaluation mode.
+
+    ``state`` is known to fit.
+    """
     with torch.device("meta"):
         network = build_network(config)
-    expected = network.state_dict()
-    for name, parameter in expected.items():
-        if name not in state:
-            raise CheckpointError(f"{path}: {name}: missing")
-        check_fits(state[name], parameter.shape, f"{path}: {name}")
-    unexpected = sorted(set(state) - set(expected))
-    if unexpected:
-        raise CheckpointError(f"{path}: {unexpected[0]}: is no part of this network")
-    return fill(network, state)
-
-
-def fill(network: nn.Module, state: Mapping[str, Tensor]) -> Any:
-    """Give a network without values those of ``state``, copied, as float32; evaluation mode."""
     network.load_state_dict(
         {name: value.float().clone() for name, value in state.items()}, assign=True
     )
     return network.requires_grad_(True).eval()
 
 
-def check_fits(value: Tensor, shape: torch.Size, where: str) -> None:
+def check_fits(value: Tensor, shape: tuple[int, ...], where: str) -> None:
     """Make sure that a tensor can be a parameter of ``shape``.
 
     Raises:

@@ -1,0 +1,24 @@
+"""The binarization methods, each in a file of its own: what fills the slots of a convolution.
+
+Importing them loads no PyTorch; building their convolutions does.
+"""
+
+from __future__ import annotations
+
+from bidiffsr.binary.methods.base import ConvMethod, MethodOptions
+from bidiffsr.binary.methods.bi_diffsr import BiDiffSR
+from bidiffsr.binary.methods.full_precision import FullPrecision
+
+METHODS: dict[str, type[ConvMethod]] = {
+    "bi-diffsr": BiDiffSR,
+    "full-precision": FullPrecision,
+}
+"""By the name that configurations and model files call them by."""
+
+
+def method_for(options: MethodOptions) -> ConvMethod:
+    """The method that a network's configuration names, for the layers it binarizes."""
+    return METHODS[options.method].of(options)
+
+
+__all__ = ["METHODS", "BiDiffSR", "ConvMethod", "FullPrecision", "MethodOptions", "method_for"]

@@ -1,0 +1,51 @@
+"""What a binarization method is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+
+from bidiffsr.binary.parameters import Parameter
+
+if TYPE_CHECKING:
+    from bidiffsr.binary.layers import ConvBlock
+
+
+class MethodOptions(Protocol):
+    """What a method may ask of a network's configuration, under its names there."""
+
+    method: str
+    time_groups: int
+    timestep_aware_redistribution: bool
+    timestep_aware_activation: bool
+    identity_shortcut: bool
+    weight_gain: bool
+
+
+class ConvMethod(ABC):
+    """The convolutions of a network, all of one kind: on paper, and as PyTorch modules.
+
+    Importing a method loads no PyTorch, and ``conv`` alone does: files are read without it.
+    """
+
+    epilogue: ClassVar[str | None] = None
+    """What the engine calls that which follows the convolution; None: it cannot run the method."""
+    bias: ClassVar[str | None] = None
+    """The parameter (..., C_out) that begins as the bias where training begins from a
+    full-precision network, if any."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, options: MethodOptions) -> Self:
+        """The method as a network's configuration has it."""
+
+    @abstractmethod
+    def parameters(self, channels_in: int, channels_out: int, kernel: int) -> dict[str, Parameter]:
+        """The parameters of a block that ``conv`` builds, under its names and in its order.
+
+        The one weight is "conv.weight".
+        """
+
+    @abstractmethod
+    def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
+        """A "same" convolution block of this method; takes PyTorch."""

@@ -1,0 +1,74 @@
+"""Binarized weights as bits (docs/format.md, "Tensors"); no PyTorch.
+
+A packing rule says what the bits and the scale of a method's weights are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A one-bit weight (C_out, C_in, k, k)."""
+
+    signs: NDArray[np.uint8]
+    """(C_out, ⌈C_in·k·k / 8⌉): bit 1 is +1, most significant bit first, padding bits 0."""
+    scale: Floats
+    """(C_out,): what the signs of an output channel are multiplied by, 0 or more."""
+    zeros: NDArray[np.int32]
+    """(n,): ascending flat indices of the weights that are exactly 0, whatever their bit."""
+
+    def named(self, name: str) -> dict[str, NDArray[Any]]:
+        """The tensors that a file keeps of the weight ``name``."""
+        tensors: dict[str, NDArray[Any]] = {
+            f"{name}.signs": self.signs,
+            f"{name}.scale": self.scale,
+        }
+        return tensors | {f"{name}.zeros": self.zeros} if len(self.zeros) else tensors
+
+
+class Packing(Protocol):
+    """A packing rule: what of a trained weight inference needs."""
+
+    def pack(self, weight: Floats) -> PackedWeight:
+        """Signs, scale and zeros of a trained weight, float32 (C_out, C_in, k, k)."""
+        ...
+
+    def unpack(self, packed: PackedWeight, shape: tuple[int, ...]) -> Floats:
+        """A trained weight that packs to this: float32 of ``shape``, (C_out, C_in, k, k)."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeanMagnitude:
+    """The packing rule of signs under alpha = mean |w| per output channel (`ScaledWeightSign`)."""
+
+    def pack(self, weight: Floats) -> PackedWeight:
+        """See ``Packing.pack``."""
+        rows = weight.reshape(len(weight), -1)
+        scale = np.abs(rows).mean(axis=1, dtype=np.float64)
+        return PackedWeight(
+            signs=np.packbits(rows >= 0, axis=1),
+            scale=scale.astype(np.float32),
+            zeros=np.flatnonzero(rows == 0).astype(np.int32),
+        )
+
+    def unpack(self, packed: PackedWeight, shape: tuple[int, ...]) -> Floats:
+        """See ``Packing.unpack``; the weights of a channel have one magnitude.
+
+        It is such that the mean over the whole channel, its zeros included, is the scale.
+        """
+        columns = prod(shape[1:])
+        weight = np.unpackbits(packed.signs, axis=1, count=columns).astype(np.float32) * 2 - 1
+        weight.reshape(-1)[packed.zeros] = 0
+        others = np.maximum(np.count_nonzero(weight, axis=1), 1)
+        weight *= (packed.scale * np.float64(columns) / others).astype(np.float32)[:, None]
+        return weight.reshape(shape)
