@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-KERNELS = sorted(
-    path.stem
-    for path in (ROOT / "native" / "kernels").glob("*.cpp")
-    if path.stem != "registry"  # the table of them, compiled for any CPU
-)
+NATIVE = ROOT / "native"
+KERNELS = sorted(path.stem for path in (NATIVE / "kernels" / "isa").glob("*.cpp"))
 # Optimized as they ship; sanitizers would add symbols of their own.
 BUILDS = ("python", "release", "arm")
 
@@ -21,7 +18,7 @@ BUILDS = ("python", "release", "arm")
 def objects(kernel: str) -> list[Path]:
     """Where this kernel was built: the same architecture may not have all of them."""
     files = (
-        ROOT / "build" / build / "CMakeFiles" / f"kernel_{kernel}.dir/native/kernels/{kernel}.cpp.o"
+        ROOT / "build" / build / "CMakeFiles" / f"kernel_{kernel}.dir/native/kernels/isa/{kernel}.cpp.o"
         for build in BUILDS
     )
     return [file for file in files if file.exists()]

@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "bidiffsr/config.h"
+#include "bidiffsr/tensors.h"
 #include "check.h"
-#include "config.h"
 
 namespace bidiffsr::tests {
 

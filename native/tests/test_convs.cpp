@@ -1,12 +1,14 @@
 // Binarized and plain convolution blocks against the loops of their definitions.
-#include "convs.h"
+#include "ops/conv.h"
 
 #include <algorithm>
 #include <limits>
 #include <memory>
 
 #include "check.h"
+#include "ops/accumulators.h"
 #include "random_model.h"
+#include "runtime/aligned.h"
 
 namespace bidiffsr::tests {
 namespace {
@@ -90,11 +92,11 @@ struct Setup {
 };
 
 // All outputs of `conv` in steps, as a layer calls it.
-void run_rows(const Conv& conv, Setup& setup, const Pass& pass, RowsOut out) {
+void run_rows(const Conv& conv, Setup& setup, const Context& context, RowsOut out) {
   const auto bytes = (conv.scratch(setup.width) + Arena::kSlack + 63) / 64 * 64;
   Aligned<std::byte> scratch(bytes, std::byte{0xff});
   const std::unique_ptr<ConvRows> rows =
-      conv.open(pass, setup.width, setup.height, setup.stride, scratch.data());
+      conv.open(context, setup.width, setup.height, setup.stride, scratch.data());
   const int halo = conv.kernel / 2, height_out = setup.height / conv.stride;
   int next = -halo;
   for (int y = 0; y < height_out; y += conv.step()) {
@@ -141,9 +143,9 @@ void check_accumulators(const Case& each, Setup& setup) {
     const auto conv = load(NetworkConfig(), setup.model, kernel, each, true);
     ThreadPool pool(1);
     Arena arena;
-    Pass pass(kernel, pool, arena);
-    pass.group = kGroup;
-    const auto found = accumulators(*conv, pass, packed.data(), setup.height, setup.width);
+    Context context(kernel, pool, arena);
+    context.time_group = kGroup;
+    const auto found = accumulators(*conv, context, packed.data(), setup.height, setup.width);
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       const std::size_t outputs = static_cast<std::size_t>(each.out);
       const std::size_t at = i / outputs * static_cast<std::size_t>(padded(each.out)) + i % outputs;
@@ -193,8 +195,8 @@ void check_outputs(const Case& each, Setup& setup, Random& random, const Conv& c
   std::vector<float> added = random.floats(static_cast<std::size_t>(each.out));
   ThreadPool pool(1);
   Arena arena;
-  Pass pass(kernel, pool, arena);
-  pass.group = kGroup;
+  Context context(kernel, pool, arena);
+  context.time_group = kGroup;
   Aligned<float> bias(conv.bias(kGroup), conv.bias(kGroup) + padded(each.out));
   for (std::size_t o = 0; o < added.size(); ++o) bias[o] += added[o];
   for (const bool with_residual : {false, true})
@@ -209,7 +211,7 @@ void check_outputs(const Case& each, Setup& setup, Random& random, const Conv& c
       out.residual = with_residual ? residual.data() : nullptr;
       out.accumulate = accumulate;
       out.sums = conv.sums() ? sums.data() : nullptr;
-      run_rows(conv, setup, pass, out);
+      run_rows(conv, setup, context, out);
       for (int o = 0; conv.sums() && o < each.out; ++o) {
         double sum = 0.5, square = 0.5;
         for (int i = 0; i < each.height_out * each.width_out; ++i) {

@@ -1,5 +1,5 @@
 // Whole networks with random weights: kernels agree, threads change nothing, scratch is enough.
-#include "engine.h"
+#include "bidiffsr/engine.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,7 +7,9 @@
 #include <memory>
 #include <thread>
 
+#include "bidiffsr/kernels.h"
 #include "check.h"
+#include "models/unet.h"
 #include "random_model.h"
 
 namespace bidiffsr::tests {
@@ -109,10 +111,10 @@ struct Run {
   }
   static constexpr int kBatch = 3;
   std::size_t sample() const { return static_cast<std::size_t>(3 * height * width); }
+  Batch batch() const { return {x_t.data(), cond.data(), timesteps.data(), kBatch, height, width}; }
   std::vector<float> operator()(Engine& engine) const {
     std::vector<float> prediction(x_t.size());
-    engine.predict(x_t.data(), cond.data(), timesteps.data(), prediction.data(), kBatch, height,
-                   width);
+    engine.predict(batch(), prediction.data());
     return prediction;
   }
   Random random;
@@ -148,7 +150,7 @@ TEST(engine_agrees_on_all_kernels) {
     for (const float value : wanted) CHECK_THAT(std::isfinite(value), each.name);
     for_each_kernel([&](const Kernel& kernel) {
       Engine engine(each.config, tensors, false, kernel.name, 2);
-      CHECK(std::string(engine.kernel().name) == kernel.name);
+      CHECK(engine.kernel() == kernel.name);
       const std::vector<float> found = run(engine);
       // A value so near its threshold that rounding decides the sign may lie in one sample; hardly
       // in two.
@@ -225,8 +227,9 @@ TEST(engine_runs_samples_one_by_one) {
   for (std::size_t i = 0; i < Run::kBatch; ++i) {
     std::vector<float> found(run.sample());
     const std::size_t at = i * run.sample();
-    engine.predict(run.x_t.data() + at, run.cond.data() + at, run.timesteps.data() + i,
-                   found.data(), 1, run.height, run.width);
+    engine.predict({run.x_t.data() + at, run.cond.data() + at, run.timesteps.data() + i, 1,
+                    run.height, run.width},
+                   found.data());
     CHECK(std::equal(found.begin(), found.end(), wanted.begin() + static_cast<std::ptrdiff_t>(at)));
   }
 }
@@ -254,9 +257,9 @@ TEST(engine_refuses_bad_sizes) {
   CHECK(engine.scratch_bytes(8, 8) <= engine.scratch_bytes(16, 8));
   for (const auto& [height, width] : {std::pair{0, 4}, {4, 0}, {-4, 4}, {4, -4}, {6, 4}, {4, 5}}) {
     const std::string about = text("height", height) + text("width", width);
+    const Batch nothing{nullptr, nullptr, nullptr, 1, height, width};
     CHECK_THROWS(std::invalid_argument, engine.scratch_bytes(height, width), about);
-    CHECK_THROWS(std::invalid_argument,
-                 engine.predict(nullptr, nullptr, nullptr, nullptr, 1, height, width), about);
+    CHECK_THROWS(std::invalid_argument, engine.predict(nothing, nullptr), about);
   }
   CHECK_THROWS(std::invalid_argument,
                Engine(each.config, run.model.tensors(), false, "no such kernel", 1), "");
@@ -268,16 +271,16 @@ TEST(engine_refuses_bad_sizes) {
 std::vector<float> run_in(const Run& run, const UNet& net, const Kernel& kernel, ThreadPool& pool,
                           float filler) {
   Arena plan;
-  Pass planning(kernel, pool, plan);
+  Context planning(kernel, pool, plan);
   net.forward(planning, nullptr, nullptr, 0, nullptr, run.height, run.width);
   Arena arena(plan.peak());
-  std::byte* all = arena.take(plan.peak() - Arena::kSlack);
+  std::byte* all = arena.allocate(plan.peak() - Arena::kSlack);
   for (std::size_t at = 0; at + sizeof filler <= plan.peak(); at += sizeof filler)
     std::memcpy(all + at, &filler, sizeof filler);
-  arena.give(all);
+  arena.release(all);
   std::vector<float> prediction(run.sample());
-  Pass pass(kernel, pool, arena);
-  net.forward(pass, run.x_t.data(), run.cond.data(), run.timesteps[0], prediction.data(),
+  Context context(kernel, pool, arena);
+  net.forward(context, run.x_t.data(), run.cond.data(), run.timesteps[0], prediction.data(),
               run.height, run.width);
   CHECK(arena.peak() == plan.peak());
   return prediction;
