@@ -106,7 +106,7 @@ NetworkConfig read_config(const nb::dict& dict) {
   network.full_precision_up_levels = values.get<int>("full_precision_up_levels");
   network.timesteps = values.get<int>("timesteps");
   network.time_groups = values.get<int>("time_groups");
-  network.binarized = values.choose("method", "bi-diffsr", "full-precision");
+  network.method = values.get<std::string>("method");
   network.consistent_resampling = values.choose("resampling", "consistent", "strided");
   network.fusion = fusion_named(values.get<std::string>("fusion"));
   network.middle_attention = values.get<bool>("middle_attention");

@@ -6,7 +6,7 @@ namespace bidiffsr {
 
 Down::Down(const LoadContext& from, const std::string& name, int in, int out)
     : out_(out), groups_(from.config.norm_groups) {
-  const bool binary = from.config.binarized;
+  const bool binary = from.method.binarized();
   if (from.config.consistent_resampling) {
     conv1_ = load_conv(from, name + ".conv1", in / 2, in / 2, 3, 1, binary);
     conv2_ = load_conv(from, name + ".conv2", in / 2, in / 2, 3, 1, binary);
@@ -48,7 +48,7 @@ FeaturesPtr Down::operator()(Context& context, const FeaturesPtr& x, Skip* skip)
 
 Up::Up(const LoadContext& from, const std::string& name, int in, int out)
     : out_(out), groups_(from.config.norm_groups) {
-  const bool binary = from.config.binarized;
+  const bool binary = from.method.binarized();
   if (from.config.consistent_resampling) {
     conv1_ = load_conv(from, name + ".conv1", in, in, 3, 1, binary);
     conv2_ = load_conv(from, name + ".conv2", in, in, 3, 1, binary);

@@ -37,8 +37,8 @@ struct UNetWeights {
     const int deepest = config.levels() - 1;
     for (int level = 0; level <= deepest; ++level) load_down(from, level);
     for (int i = 0; i < 2; ++i)
-      middle.emplace_back(from, indexed("middle.", i), config.width(deepest), config.binarized,
-                          i == 0 && config.middle_attention);
+      middle.emplace_back(from, indexed("middle.", i), config.width(deepest),
+                          from.method.binarized(), i == 0 && config.middle_attention);
     for (int level = deepest; level >= 0; --level) load_up(from, level);
   }
 
@@ -56,14 +56,14 @@ struct UNetWeights {
     DownLevel& to = down.emplace_back();
     for (int i = 0; i < config.blocks_per_level; ++i)
       to.blocks.emplace_back(from, indexed(name + ".blocks.", i), config.width(level),
-                             config.binarized, config.attends(level));
+                             from.method.binarized(), config.attends(level));
     if (level + 1 < config.levels())
       to.resample.emplace(from, name + ".resample", config.width(level), config.width(level + 1));
   }
   void load_up(const LoadContext& from, int level) {
     const NetworkConfig& config = from.config;
     const std::string name = indexed("up.", config.levels() - 1 - level);
-    const bool binary = config.binarized && level >= config.full_precision_up_levels;
+    const bool binary = from.method.binarized() && level >= config.full_precision_up_levels;
     UpLevel& to = up.emplace_back();
     for (int i = 0; i <= config.blocks_per_level; ++i) {
       to.fusions.push_back(

@@ -37,22 +37,9 @@ BinaryConv::BinaryConv(const LoadContext& from, const std::string& name, int in_
   // Steps 4 and 5.
   threshold = load_time_groups(from.tensors, name + ".shift.bias", in,
                                std::numeric_limits<float>::quiet_NaN(), -1.0f);
-  load_epilogue(from, name);
+  epilogue = from.method.load_epilogue(from, name, out);  // steps 7 and 8
   load_zeros(from.tensors, weight);
   pack(from.kernel, signs);
-}
-
-// Steps 7 and 8.
-void BinaryConv::load_epilogue(const LoadContext& from, const std::string& name) {
-  const Tensors& tensors = from.tensors;
-  scale = pad_channels(tensors.floats(name + ".conv.weight.scale", {out}), out, 1, 0.0f);
-  if (from.config.weight_gain) {
-    const float* gain = tensors.floats(name + ".gain", {out});
-    for (int o = 0; o < out; ++o) scale[static_cast<std::size_t>(o)] *= gain[o];
-  }
-  bias_in = load_time_groups(tensors, name + ".activation.bias_in", out, 0.0f);
-  slope = load_time_groups(tensors, name + ".activation.slope", out, 0.0f);
-  bias_out = load_time_groups(tensors, name + ".activation.bias_out", out, 0.0f);
 }
 
 // Step 9.

@@ -16,9 +16,10 @@
 //      channels. Starting from base = n + Σ w of the taps outside gives that back; `bases` has it
 //      for each of 4 × 4 positions at the edges. Accumulator = base - 2 · differ.
 //   7. alpha, the mean magnitude of an output's weights, is the same for all of its products, so it
-//      multiplies the accumulator; a learned gain is folded into it (`scale`).
+//      multiplies the accumulator; a learned gain is folded into it (`epilogue.scale`).
 //   8. TaA is RPReLU by time group: y = alpha · accumulator + beta0, times the slope where
-//      negative, + beta1. Whatever else is added per channel is folded into beta1 (`bias_out`).
+//      negative, + beta1. Whatever else is added per channel is folded into beta1
+//      (`epilogue.bias_out`).
 //   9. A weight of exactly 0 has no sign. It is stored as +1, so that its product counted sign(a);
 //      `zeros` lists where that has to be taken off again.
 #pragma once
@@ -30,6 +31,7 @@
 
 #include "ops/channel_vectors.h"
 #include "ops/conv.h"
+#include "ops/method.h"
 
 namespace bidiffsr {
 
@@ -43,7 +45,7 @@ class BinaryConv final : public Conv {
   BinaryConv(const LoadContext& from, const std::string& name, int in_, int out_, int kernel_,
              int stride_);
 
-  const float* bias(int time_group) const override { return bias_out.of(time_group); }
+  const float* bias(int time_group) const override { return epilogue.bias_out.of(time_group); }
   std::size_t scratch(int width) const override;
   std::unique_ptr<ConvRows> open(const Context& context, int width, int height,
                                  std::ptrdiff_t pixel_stride, std::byte* scratch) const override;
@@ -64,11 +66,10 @@ class BinaryConv final : public Conv {
   Aligned<std::uint64_t> weights;
   Aligned<std::int32_t> bases;
   std::vector<ZeroWeight> zeros;
-  Aligned<float> scale;
-  TimeGroupVectors threshold, bias_in, slope, bias_out;
+  TimeGroupVectors threshold;
+  BinaryEpilogue epilogue;
 
  private:
-  void load_epilogue(const LoadContext& from, const std::string& name);
   void load_zeros(const Tensors& tensors, const std::string& weight);
   void pack(const Kernel& target, const std::uint8_t* signs);
   void set_bases(int output, const std::vector<std::int32_t>& tap_sums);

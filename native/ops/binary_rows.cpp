@@ -64,10 +64,10 @@ BinaryRow BinaryRows::prepare(int y) {
   job.base_first = conv_.base(edge, edge_at(0, conv_.stride, width_, conv_.kernel));
   job.base_inner = conv_.base(edge, kInner);
   job.base_last = conv_.base(edge, edge_at(job.width - 1, conv_.stride, width_, conv_.kernel));
-  job.scale = conv_.scale.data();
-  job.bias_in = conv_.bias_in.of(context_.time_group);
-  job.slope = conv_.slope.of(context_.time_group);
-  job.bias_out = conv_.bias_out.of(context_.time_group);
+  job.scale = conv_.epilogue.scale.data();
+  job.bias_in = conv_.epilogue.bias_in.of(context_.time_group);
+  job.slope = conv_.epilogue.slope.of(context_.time_group);
+  job.bias_out = conv_.epilogue.bias_out.of(context_.time_group);
   job.zeros = conv_.zeros.data();
   job.zero_count = static_cast<int>(conv_.zeros.size());
   if (conv_.window_words) lay_windows(job);

@@ -34,88 +34,133 @@ std::vector<std::array<double, 3>> weight_transform(const std::vector<double>& p
   return rows;
 }
 
-// Both transforms around products that are plain loops here, in `Element`s.
-template <class Element, class Value>
-void check_winograd(const WinogradTransforms& transforms, Random& random, const Value& value,
-                    double tolerance, const std::vector<std::array<double, 3>>& g, int width,
-                    int rows, int channels) {
-  const int inputs = static_cast<int>(g.size()), outputs = inputs - 2, planes = inputs * inputs;
-  const int tiles = (width + outputs - 1) / outputs, columns = 5 * kPanel;
-  const Picture picture(random, width, channels);
-  const std::vector<float> weights = random.floats(size(columns, channels, 9));
-  const auto weight = [&](int o, int c, int tap) {
+// One run of tiles: a picture, weights, and what is added to the outputs.
+struct WinogradCase {
+  WinogradCase(Random& random, const std::vector<std::array<double, 3>>& g, int width, int rows,
+               int channels)
+      : g(g),
+        inputs(static_cast<int>(g.size())),
+        outputs(inputs - 2),
+        tiles((width + outputs - 1) / outputs),
+        width(width),
+        rows(rows),
+        channels(channels),
+        picture(random, width, channels),
+        weights(random.floats(size(kColumns, channels, 9))),
+        bias(random.floats(size(kColumns))),
+        residual(random.floats(size(outputs, row_stride()))),
+        before(random.floats(size(outputs, row_stride()))) {}
+
+  static constexpr int kColumns = 5 * kPanel, kPixelStride = kColumns + 16;
+  int planes() const { return inputs * inputs; }
+  int row_stride() const { return width * kPixelStride; }
+  double weight(int o, int c, int tap) const {
     return static_cast<double>(weights[size((o * channels + c) * 9 + tap)]);
-  };
-  std::vector<Element> input(size(planes, tiles, channels));
+  }
+  // Element `plane` of G g Gᵀ.
+  double transformed_weight(int o, int c, int plane) const {
+    double u = 0;
+    for (int tap = 0; tap < 9; ++tap)
+      u += g[size(plane / inputs)][size(tap / 3)] * g[size(plane % inputs)][size(tap % 3)] *
+           weight(o, c, tap);
+    return u;
+  }
+  // The convolution itself.
+  double sum_at(int o, int y, int x) const {
+    double sum = 0;
+    for (int c = 0; c < channels; ++c)
+      for (int tap = 0; tap < 9; ++tap)
+        sum += weight(o, c, tap) * picture.at(y + tap / 3 - 1, x + tap % 3 - 1, c);
+    return sum;
+  }
+
+  const std::vector<std::array<double, 3>>& g;
+  int inputs, outputs, tiles, width, rows, channels;
+  Picture picture;
+  std::vector<float> weights, bias, residual, before;
+};
+
+// The input's transform, then products that are plain loops, in `Element`s.
+template <class Element, class Value>
+std::vector<float> products_of(const WinogradTransforms& transforms, const WinogradCase& each,
+                               const Value& value) {
+  const int tiles = each.tiles, channels = each.channels;
+  std::vector<Element> input(size(each.planes(), tiles, channels));
   WinogradInput in{};
-  for (int i = 0; i < inputs; ++i) in.rows[i] = picture.row(i);
+  for (int i = 0; i < each.inputs; ++i) in.rows[i] = each.picture.row(i);
   in.channels = channels;
   in.tiles = tiles;
   in.plane = tiles * channels;
   in.output = input.data();
   transforms.input(in);
-
-  std::vector<float> products(size(planes, tiles, columns));
-  for (int plane = 0; plane < planes; ++plane)
-    for (int o = 0; o < columns; ++o)
+  std::vector<float> products(size(each.planes(), tiles, WinogradCase::kColumns));
+  for (int plane = 0; plane < each.planes(); ++plane)
+    for (int o = 0; o < WinogradCase::kColumns; ++o)
       for (int c = 0; c < channels; ++c) {
-        double u = 0;
-        for (int tap = 0; tap < 9; ++tap)
-          u += g[size(plane / inputs)][size(tap / 3)] * g[size(plane % inputs)][size(tap % 3)] *
-               weight(o, c, tap);
-        for (int tile = 0; tile < tiles; ++tile)
-          products[size((plane * tiles + tile) * columns + o)] +=
-              static_cast<float>(u * value(input[size((plane * tiles + tile) * channels + c)]));
+        const double u = each.transformed_weight(o, c, plane);
+        for (int tile = 0; tile < tiles; ++tile) {
+          const int at = plane * tiles + tile;
+          products[size(at * WinogradCase::kColumns + o)] +=
+              static_cast<float>(u * value(input[size(at * channels + c)]));
+        }
       }
+  return products;
+}
 
-  const int pixel_stride = columns + 16, row_stride = width * pixel_stride;
-  const std::vector<float> bias = random.floats(size(columns));
-  const std::vector<float> residual = random.floats(size(outputs, row_stride));
-  const std::vector<float> before = random.floats(size(outputs, row_stride));
-  for (const bool with_residual : {false, true})
-    for (const bool accumulate : {false, true}) {
-      std::vector<float> output = before, sums(size(2 * columns), 1.0f);
-      WinogradOutput job{};
-      job.products = products.data();
-      job.plane = tiles * columns;
-      job.columns = columns;
-      job.tiles = tiles;
-      job.width = width;
-      job.rows = rows;
-      job.bias = bias.data();
-      job.residual = with_residual ? residual.data() : nullptr;
-      job.output = output.data();
-      job.row_stride = row_stride;
-      job.pixel_stride = pixel_stride;
-      job.accumulate = accumulate;
-      job.sums = sums.data();
-      job.squares = sums.data() + columns;
-      transforms.output(job);
-      std::vector<double> sum(sums.size(), 1.0);
-      for (int y = 0; y < outputs; ++y)
-        for (int x = 0; x < width; ++x)
-          for (int o = 0; o < pixel_stride; ++o) {
-            const std::size_t at = size(y * row_stride + x * pixel_stride + o);
-            const double found = static_cast<double>(output[at]);
-            double wanted = static_cast<double>(before[at]);
-            if (y < rows && o < columns) {
-              wanted = accumulate ? wanted : 0;
-              wanted += static_cast<double>(bias[size(o)]);
-              if (with_residual) wanted += static_cast<double>(residual[at]);
-              for (int c = 0; c < channels; ++c)
-                for (int tap = 0; tap < 9; ++tap)
-                  wanted += weight(o, c, tap) * picture.at(y + tap / 3 - 1, x + tap % 3 - 1, c);
-              sum[size(o)] += found;
-              sum[size(columns + o)] += found * found;
-            }
-            CHECK_THAT(near(found, wanted, tolerance, 9 * channels),
-                       text("width", width) + text("x", x) + text("y", y) + text("wanted", wanted) +
-                           text("found", found));
-          }
-      for (std::size_t i = 0; i < sum.size(); ++i)
-        CHECK(near(static_cast<double>(sums[i]), sum[i], 1e-6,
-                   sum[size(columns) + i % size(columns)]));
+// The output's transform against the convolution, sums included.
+void check_winograd_output(const WinogradTransforms& transforms, const WinogradCase& each,
+                           const std::vector<float>& products, double tolerance, bool with_residual,
+                           bool accumulate) {
+  constexpr int kColumns = WinogradCase::kColumns, kPixelStride = WinogradCase::kPixelStride;
+  std::vector<float> output = each.before, sums(size(2 * kColumns), 1.0f);
+  WinogradOutput job{};
+  job.products = products.data();
+  job.plane = each.tiles * kColumns;
+  job.columns = kColumns;
+  job.tiles = each.tiles;
+  job.width = each.width;
+  job.rows = each.rows;
+  job.bias = each.bias.data();
+  job.residual = with_residual ? each.residual.data() : nullptr;
+  job.output = output.data();
+  job.row_stride = each.row_stride();
+  job.pixel_stride = kPixelStride;
+  job.accumulate = accumulate;
+  job.sums = sums.data();
+  job.squares = sums.data() + kColumns;
+  transforms.output(job);
+  std::vector<double> sum(sums.size(), 1.0);
+  for (int i = 0; i < each.outputs * each.row_stride(); ++i) {
+    const int y = i / each.row_stride(), x = i % each.row_stride() / kPixelStride;
+    const int o = i % kPixelStride;
+    const double found = static_cast<double>(output[size(i)]);
+    double wanted = static_cast<double>(each.before[size(i)]);
+    if (y < each.rows && o < kColumns) {
+      wanted = (accumulate ? wanted : 0) + static_cast<double>(each.bias[size(o)]);
+      if (with_residual) wanted += static_cast<double>(each.residual[size(i)]);
+      wanted += each.sum_at(o, y, x);
+      sum[size(o)] += found;
+      sum[size(kColumns + o)] += found * found;
     }
+    CHECK_THAT(near(found, wanted, tolerance, 9 * each.channels),
+               text("width", each.width) + text("x", x) + text("y", y) + text("wanted", wanted) +
+                   text("found", found));
+  }
+  for (std::size_t i = 0; i < sum.size(); ++i)
+    CHECK(
+        near(static_cast<double>(sums[i]), sum[i], 1e-6, sum[size(kColumns) + i % size(kColumns)]));
+}
+
+// Both transforms around the products.
+template <class Element, class Value>
+void check_winograd(const WinogradTransforms& transforms, Random& random, const Value& value,
+                    double tolerance, const std::vector<std::array<double, 3>>& g, int width,
+                    int rows, int channels) {
+  const WinogradCase each(random, g, width, rows, channels);
+  const std::vector<float> products = products_of<Element>(transforms, each, value);
+  for (const bool with_residual : {false, true})
+    for (const bool accumulate : {false, true})
+      check_winograd_output(transforms, each, products, tolerance, with_residual, accumulate);
 }
 
 template <class Check>

@@ -20,7 +20,7 @@ struct NetworkConfig {
   int full_precision_up_levels = 2;
   int timesteps = 2000;
   int time_groups = 5;
-  bool binarized = true;              // false: every convolution is a plain one
+  std::string method = "bi-diffsr";   // of binarization, by its name (ops/methods.cpp)
   bool consistent_resampling = true;  // CP-Down and CP-Up, or strided and nearest
   Fusion fusion = Fusion::kShuffle;
   bool middle_attention = true;
