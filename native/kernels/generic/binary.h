@@ -1,7 +1,7 @@
 // A row of a binarized convolution: from differing bits to float32 results.
 
-// What zero weights were counted as, which is +1 times the activation, at one pixel.
-inline void take_back_zeros(const BinaryRow& job, int column, int panel, std::int32_t* sums) {
+// Takes off what zero weights were counted as at one pixel, +1 times the activation.
+inline void subtract_zero_weights(const BinaryRow& job, int column, int panel, std::int32_t* sums) {
   const int edge = job.kernel / 2;
   for (int i = 0; i < job.zero_count; ++i) {
     const ZeroWeight& zero = job.zeros[i];
@@ -27,8 +27,8 @@ struct Moments {
   }
 };
 
-// What follows the integers: alpha, RPReLU, shortcut and residual. One panel's vectors, held in
-// registers along a row.
+// What follows the integers: alpha, RPReLU, shortcut and residual (ops/binary_conv.h, steps 7 and
+// 8). One panel's vectors, held in registers along a row.
 template <bool Shortcut, bool Residual, bool Accumulate>
 struct Epilogue {
   Epilogue(const BinaryRow& job, int first) {
@@ -71,10 +71,10 @@ struct Epilogue {
 };
 
 // The rare cases: integers wanted, or zero weights among the signs.
-inline void finish_slowly(const BinaryRow& job, int column, int panel, Int* sums) {
+inline void correct_rare_cases(const BinaryRow& job, int column, int panel, Int* sums) {
   std::int32_t plain[kPanel];
   __builtin_memcpy(plain, sums, sizeof plain);
-  take_back_zeros(job, column, panel, plain);
+  subtract_zero_weights(job, column, panel, plain);
   if (job.accumulators)
     __builtin_memcpy(
         job.accumulators + static_cast<std::ptrdiff_t>(column) * job.channels + panel * kPanel,
@@ -82,14 +82,14 @@ inline void finish_slowly(const BinaryRow& job, int column, int panel, Int* sums
   __builtin_memcpy(sums, plain, sizeof plain);
 }
 
-// Pixels `from` to `to` of one panel, whose counts are prepared.
+// Pixels `from` to `to` of one panel, whose counts are prepared: accumulator = base - 2 · count,
+// then the epilogue (ops/binary_conv.h, steps 2 and 6).
 template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
-inline void finish_pixels(const BinaryRow& job, const Counter& counter, int from, int to,
-                          int panel) {
+inline void emit_pixels(const BinaryRow& job, const Counter& counter, int from, int to, int panel) {
   constexpr int kPixels = Counter::kPixels;
   const bool slow = job.zero_count || job.accumulators;
   const int first = panel * kPanel;
-  Epilogue<Shortcut, Residual, Accumulate> finish(job, first);
+  Epilogue<Shortcut, Residual, Accumulate> epilogue(job, first);
   Int inner[kVectors];
   for (int v = 0; v < kVectors; ++v) inner[v] = load(job.base_inner + first + v * kLanes);
   for (int x = from; x < to; x += kPixels) {
@@ -101,7 +101,7 @@ inline void finish_pixels(const BinaryRow& job, const Counter& counter, int from
         Int sums[kVectors];
 #pragma GCC unroll 16
         for (int v = 0; v < kVectors; ++v) sums[v] = inner[v] - (counts[p][v] + counts[p][v]);
-        finish(job, x + p, sums);
+        epilogue(job, x + p, sums);
       }
       continue;
     }
@@ -114,13 +114,13 @@ inline void finish_pixels(const BinaryRow& job, const Counter& counter, int from
       for (int v = 0; v < kVectors; ++v)
         sums[v] = load(base + first + v * kLanes) - (counts[p][v] + counts[p][v]);
       if (slow) {
-        finish_slowly(job, column, panel, sums);
+        correct_rare_cases(job, column, panel, sums);
         if (job.accumulators) continue;
       }
-      finish(job, column, sums);
+      epilogue(job, column, sums);
     }
   }
-  if (job.sums) finish.moments.add_to(job.sums + first, job.sums + job.channels + first);
+  if (job.sums) epilogue.moments.add_to(job.sums + first, job.sums + job.channels + first);
 }
 
 template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
@@ -132,7 +132,7 @@ void binary_row_of(const BinaryRow& job) {
       counter.template prepare<Kernel>(job, x, panel);
       const int end = x + step < job.width ? x + step : job.width;
       for (int i = panel; i < panel + Counter::kPanels && i < panels; ++i)
-        finish_pixels<Kernel, Shortcut, Residual, Accumulate>(job, counter, x, end, i);
+        emit_pixels<Kernel, Shortcut, Residual, Accumulate>(job, counter, x, end, i);
     }
 }
 

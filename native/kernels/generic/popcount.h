@@ -1,5 +1,5 @@
 // Counts differing bits word by word: exclusive or, then a population count. The `Counter` of
-// `generic.h` for sets that have one. Over these primitives of `Isa`:
+// `generic/all.h` for sets that have one. Over these primitives of `Isa`:
 //
 //   Words           vector of kWordLanes 64-bit words; load, broadcast
 //   Partial, Total  running counts of one bits; kFlush words fit into a Partial
@@ -53,7 +53,7 @@ struct Counter {
           running.add(weights, [&](int p) { return bits[word + p * pixel]; });
       }
     }
-    running.finish(counts);
+    running.totals(counts);
   }
 
   // The loop of `peak_binary`.
@@ -104,7 +104,7 @@ struct Counter {
         }
       }
     }
-    inline void finish(typename Isa::Int (&counts)[kPixels][kVectors]) const {
+    inline void totals(typename Isa::Int (&counts)[kPixels][kVectors]) const {
 #pragma GCC unroll 16
       for (int p = 0; p < kPixels; ++p)
 #pragma GCC unroll 16
