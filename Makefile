@@ -14,7 +14,7 @@ CORE := $(VENV)/.core-done
 DEV := $(VENV)/.dev-done
 NATIVE := $(VENV)/.native-done
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
-NATIVE_SOURCES := CMakeLists.txt $(wildcard native/*.* native/kernels/*.* native/bindings/*.*)
+NATIVE_SOURCES := CMakeLists.txt $(shell find native -path native/tests -prune -o -type f -print)
 CMAKE := $(BIN)/cmake
 # CMake finds the Ninja that was installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)

@@ -104,8 +104,8 @@ struct WinogradOutput {
   const float* residual;  // may be null; laid out as the output
   float* output;
   // With products in bfloat16: these instead of the above, where they are not null.
-  const std::uint16_t* rounded_residual;
-  std::uint16_t* rounded_output;
+  const std::uint16_t* bfloat16_residual;
+  std::uint16_t* bfloat16_output;
   std::ptrdiff_t row_stride;
   std::ptrdiff_t pixel_stride;
   bool accumulate;  // float32 only

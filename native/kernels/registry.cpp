@@ -1,6 +1,7 @@
-#include "kernels/registry.h"
-
 #include <stdexcept>
+
+#include "bidiffsr/kernels.h"
+#include "kernels/kernel.h"
 
 namespace bidiffsr {
 
@@ -26,7 +27,7 @@ bool has_avx512() {
 std::vector<KernelInfo> find_kernels() {
   std::vector<KernelInfo> found;
   const auto add = [&](const Kernel& kernel, const char* needs, bool supported) {
-    found.push_back({kernel.name, needs, supported, &kernel});
+    found.push_back({kernel.name, needs, supported, kernel.bfloat16, &kernel});
   };
 #if defined(__x86_64__)
   __builtin_cpu_init();

@@ -9,7 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "kernels/registry.h"
+#include "bidiffsr/kernels.h"
+#include "kernels/kernel.h"
 
 namespace bidiffsr::tests {
 

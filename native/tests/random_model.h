@@ -6,8 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "bidiffsr/config.h"
+#include "bidiffsr/tensors.h"
 #include "check.h"
-#include "config.h"
 
 namespace bidiffsr::tests {
 
@@ -19,6 +20,8 @@ struct BinaryWeights {
     return values[static_cast<std::size_t>(output * columns + column)];
   }
 };
+
+inline bool is_binarized(const NetworkConfig& config) { return config.method == "bi-diffsr"; }
 
 class RandomModel {
  public:
@@ -159,11 +162,11 @@ inline void RandomModel::network(const NetworkConfig& config) {
   const int levels = config.levels();
   const auto resample = [&](const std::string& name, int in, int out, bool down) {
     if (!config.consistent_resampling) {
-      conv(name + ".conv", in, out, 3, config.binarized);
+      conv(name + ".conv", in, out, 3, is_binarized(config));
       return;
     }
     for (const char* each : {".conv1", ".conv2"})
-      conv(name + each, down ? in / 2 : in, down ? in / 2 : in, 3, config.binarized);
+      conv(name + each, down ? in / 2 : in, down ? in / 2 : in, 3, is_binarized(config));
   };
   linear("time_embedding.expand", config.channels, 4 * config.channels);
   linear("time_embedding.contract", 4 * config.channels, config.channels);
@@ -173,16 +176,16 @@ inline void RandomModel::network(const NetworkConfig& config) {
     const std::string name = "down." + std::to_string(level);
     for (int i = 0; i < config.blocks_per_level; ++i)
       residual_block(config, name + ".blocks." + std::to_string(i), config.width(level),
-                     config.binarized, config.attends(level));
+                     is_binarized(config), config.attends(level));
     if (level + 1 < levels)
       resample(name + ".resample", config.width(level), config.width(level + 1), true);
   }
   for (int i = 0; i < 2; ++i)
     residual_block(config, "middle." + std::to_string(i), config.width(levels - 1),
-                   config.binarized, i == 0 && config.middle_attention);
+                   is_binarized(config), i == 0 && config.middle_attention);
   for (int level = levels - 1; level >= 0; --level) {
     const std::string name = "up." + std::to_string(levels - 1 - level);
-    const bool is_binary = config.binarized && level >= config.full_precision_up_levels;
+    const bool is_binary = is_binarized(config) && level >= config.full_precision_up_levels;
     for (int i = 0; i <= config.blocks_per_level; ++i) {
       fusion(config, name + ".fusions." + std::to_string(i), config.width(level), is_binary);
       residual_block(config, name + ".blocks." + std::to_string(i), config.width(level), is_binary,

@@ -1,12 +1,14 @@
 // Binarized and plain convolution blocks against the loops of their definitions.
-#include "convs.h"
+#include "ops/conv.h"
 
 #include <algorithm>
 #include <limits>
 #include <memory>
 
 #include "check.h"
+#include "ops/accumulators.h"
 #include "random_model.h"
+#include "runtime/aligned.h"
 
 namespace bidiffsr::tests {
 namespace {
@@ -90,11 +92,11 @@ struct Setup {
 };
 
 // All outputs of `conv` in steps, as a layer calls it.
-void run_rows(const Conv& conv, Setup& setup, const Pass& pass, RowsOut out) {
+void run_rows(const Conv& conv, Setup& setup, const Context& context, RowsOut out) {
   const auto bytes = (conv.scratch(setup.width) + Arena::kSlack + 63) / 64 * 64;
   Aligned<std::byte> scratch(bytes, std::byte{0xff});
   const std::unique_ptr<ConvRows> rows =
-      conv.open(pass, setup.width, setup.height, setup.stride, scratch.data());
+      conv.open(context, setup.width, setup.height, setup.stride, scratch.data());
   const int halo = conv.kernel / 2, height_out = setup.height / conv.stride;
   int next = -halo;
   for (int y = 0; y < height_out; y += conv.step()) {
@@ -141,9 +143,9 @@ void check_accumulators(const Case& each, Setup& setup) {
     const auto conv = load(NetworkConfig(), setup.model, kernel, each, true);
     ThreadPool pool(1);
     Arena arena;
-    Pass pass(kernel, pool, arena);
-    pass.group = kGroup;
-    const auto found = accumulators(*conv, pass, packed.data(), setup.height, setup.width);
+    Context context(kernel, pool, arena);
+    context.time_group = kGroup;
+    const auto found = accumulators(*conv, context, packed.data(), setup.height, setup.width);
     for (std::size_t i = 0; i < wanted.size(); ++i) {
       const std::size_t outputs = static_cast<std::size_t>(each.out);
       const std::size_t at = i / outputs * static_cast<std::size_t>(padded(each.out)) + i % outputs;
@@ -182,62 +184,79 @@ TEST(binary_convolution_counts_extremes) {
     }
 }
 
+// Sums and sums of squares of the outputs, from 0.5 on.
+void check_sums(const Case& each, const std::vector<float>& output, int pixel_stride,
+                const Aligned<float>& sums) {
+  for (int o = 0; o < each.out; ++o) {
+    double sum = 0.5, square = 0.5;
+    for (int i = 0; i < each.height_out * each.width_out; ++i) {
+      const auto value =
+          static_cast<double>(output[static_cast<std::size_t>(i * pixel_stride + o)]);
+      sum += value;
+      square += value * value;
+    }
+    const auto at = static_cast<std::size_t>(o);
+    const auto squares = static_cast<std::size_t>(padded(each.out) + o);
+    CHECK_THAT(near(static_cast<double>(sums[at]), sum, 1e-6, 1 + square) &&
+                   near(static_cast<double>(sums[squares]), square, 1e-6, 1 + square),
+               each.about() + text("o", o) + text("sum", sum) + text("square", square));
+  }
+}
+
+// What is added to a block's outputs.
+struct Additions {
+  Additions(const Case& each, Random& random, const Conv& conv)
+      : pixel_stride(padded(each.out) + kPanel),
+        row_stride(each.width_out * pixel_stride),
+        residual(random.floats(static_cast<std::size_t>(each.height_out * row_stride))),
+        before(random.floats(residual.size())),
+        added(random.floats(static_cast<std::size_t>(each.out))),
+        bias(conv.bias(kGroup), conv.bias(kGroup) + padded(each.out)) {
+    for (std::size_t o = 0; o < added.size(); ++o) bias[o] += added[o];
+  }
+  int pixel_stride, row_stride;
+  std::vector<float> residual, before, added;
+  Aligned<float> bias;
+};
+
 // Runs a block with each combination of what can be added to its outputs, and compares with
-// wanted(o, y, x, bias), which gives a value and the scale of its error.
+// wanted(o, y, x), which gives a value and the scale of its error.
 template <class Wanted>
 void check_outputs(const Case& each, Setup& setup, Random& random, const Conv& conv,
                    const Kernel& kernel, double tolerance, const Wanted& wanted) {
-  const int pixel_stride = padded(each.out) + kPanel, row_stride = each.width_out * pixel_stride;
-  const auto count = static_cast<std::size_t>(each.height_out * row_stride);
-  const std::vector<float> residual = random.floats(count), before = random.floats(count);
-  std::vector<float> added = random.floats(static_cast<std::size_t>(each.out));
+  const Additions more(each, random, conv);
   ThreadPool pool(1);
   Arena arena;
-  Pass pass(kernel, pool, arena);
-  pass.group = kGroup;
-  Aligned<float> bias(conv.bias(kGroup), conv.bias(kGroup) + padded(each.out));
-  for (std::size_t o = 0; o < added.size(); ++o) bias[o] += added[o];
-  for (const bool with_residual : {false, true})
-    for (const bool accumulate : {false, true}) {
-      std::vector<float> output = before;
-      Aligned<float> sums(static_cast<std::size_t>(2 * padded(each.out)), 0.5f);
-      RowsOut out{};
-      out.output = output.data();
-      out.row_stride = row_stride;
-      out.pixel_stride = pixel_stride;
-      out.bias = bias.data();
-      out.residual = with_residual ? residual.data() : nullptr;
-      out.accumulate = accumulate;
-      out.sums = conv.sums() ? sums.data() : nullptr;
-      run_rows(conv, setup, pass, out);
-      for (int o = 0; conv.sums() && o < each.out; ++o) {
-        double sum = 0.5, square = 0.5;
-        for (int i = 0; i < each.height_out * each.width_out; ++i) {
-          const auto value =
-              static_cast<double>(output[static_cast<std::size_t>(i * pixel_stride + o)]);
-          sum += value;
-          square += value * value;
+  Context context(kernel, pool, arena);
+  context.time_group = kGroup;
+  for (int what = 0; what < 4; ++what) {
+    const bool with_residual = what & 1, accumulate = what & 2;
+    std::vector<float> output = more.before;
+    Aligned<float> sums(static_cast<std::size_t>(2 * padded(each.out)), 0.5f);
+    RowsOut out{};
+    out.output = output.data();
+    out.row_stride = more.row_stride;
+    out.pixel_stride = more.pixel_stride;
+    out.bias = more.bias.data();
+    out.residual = with_residual ? more.residual.data() : nullptr;
+    out.accumulate = accumulate;
+    out.sums = conv.sums() ? sums.data() : nullptr;
+    run_rows(conv, setup, context, out);
+    if (conv.sums()) check_sums(each, output, more.pixel_stride, sums);
+    for (int y = 0; y < each.height_out; ++y)
+      for (int x = 0; x < each.width_out; ++x)
+        for (int o = 0; o < each.out; ++o) {
+          const auto at = static_cast<std::size_t>(y * more.row_stride + x * more.pixel_stride + o);
+          auto [value, scale] = wanted(o, y, x);
+          value += static_cast<double>(more.added[static_cast<std::size_t>(o)]);
+          if (with_residual) value += static_cast<double>(more.residual[at]);
+          if (accumulate) value += static_cast<double>(more.before[at]);
+          CHECK_THAT(near(static_cast<double>(output[at]), value, tolerance, 4 + scale),
+                     each.about() + text("o", o) + text("y", y) + text("x", x) +
+                         text("residual", with_residual) + text("accumulate", accumulate) +
+                         text("found", static_cast<double>(output[at])) + text("wanted", value));
         }
-        const auto at = static_cast<std::size_t>(o);
-        const auto squares = static_cast<std::size_t>(padded(each.out) + o);
-        CHECK_THAT(near(static_cast<double>(sums[at]), sum, 1e-6, 1 + square) &&
-                       near(static_cast<double>(sums[squares]), square, 1e-6, 1 + square),
-                   each.about() + text("o", o) + text("sum", sum) + text("square", square));
-      }
-      for (int y = 0; y < each.height_out; ++y)
-        for (int x = 0; x < each.width_out; ++x)
-          for (int o = 0; o < each.out; ++o) {
-            const auto at = static_cast<std::size_t>(y * row_stride + x * pixel_stride + o);
-            auto [value, scale] = wanted(o, y, x);
-            value += static_cast<double>(added[static_cast<std::size_t>(o)]);
-            if (with_residual) value += static_cast<double>(residual[at]);
-            if (accumulate) value += static_cast<double>(before[at]);
-            CHECK_THAT(near(static_cast<double>(output[at]), value, tolerance, 4 + scale),
-                       each.about() + text("o", o) + text("y", y) + text("x", x) +
-                           text("residual", with_residual) + text("accumulate", accumulate) +
-                           text("found", static_cast<double>(output[at])) + text("wanted", value));
-          }
-    }
+  }
 }
 
 struct Value {

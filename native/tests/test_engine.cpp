@@ -1,5 +1,5 @@
 // Whole networks with random weights: kernels agree, threads change nothing, scratch is enough.
-#include "engine.h"
+#include "bidiffsr/engine.h"
 
 #include <algorithm>
 #include <cstring>
@@ -7,7 +7,9 @@
 #include <memory>
 #include <thread>
 
+#include "bidiffsr/kernels.h"
 #include "check.h"
+#include "models/unet.h"
 #include "random_model.h"
 
 namespace bidiffsr::tests {
@@ -18,7 +20,7 @@ struct Example {
   NetworkConfig config;
 };
 
-std::vector<Example> examples() {
+NetworkConfig plain_config() {
   NetworkConfig plain;
   plain.channels = 16;
   plain.multipliers = {1, 2};
@@ -27,73 +29,95 @@ std::vector<Example> examples() {
   plain.full_precision_up_levels = 1;
   plain.timesteps = 20;
   plain.time_groups = 3;
-  std::vector<Example> all{{"plain", plain}};
-  const auto add = [&](const char* name, const auto& change) {
-    all.push_back({name, plain});
-    change(all.back().config);
-  };
-  add("odd channels", [](NetworkConfig& c) {
-    c.channels = 6;
-    c.norm_groups = 2;
-    c.multipliers = {1, 2, 4};
-  });
-  add("more than a word", [](NetworkConfig& c) { c.channels = 70, c.norm_groups = 5; });
-  add("attention everywhere", [](NetworkConfig& c) { c.attention_levels = {0, 1}; });
-  add("odd attention", [](NetworkConfig& c) {
-    c.channels = 10;
-    c.norm_groups = 5;
-    c.attention_levels = {0};
-  });
-  add("binarized throughout", [](NetworkConfig& c) { c.full_precision_up_levels = 0; });
-  add("split", [](NetworkConfig& c) { c.fusion = Fusion::kSplit, c.full_precision_up_levels = 0; });
-  add("concat",
-      [](NetworkConfig& c) { c.fusion = Fusion::kConcat, c.full_precision_up_levels = 0; });
-  add("add", [](NetworkConfig& c) { c.fusion = Fusion::kAdd; });
-  add("split in float", [](NetworkConfig& c) { c.fusion = Fusion::kSplit; });
-  add("concat in float", [](NetworkConfig& c) { c.fusion = Fusion::kConcat; });
-  add("strided", [](NetworkConfig& c) {
-    c.consistent_resampling = false;
-    c.multipliers = {1, 3};
-    c.channels = 6;
-    c.norm_groups = 3;
-  });
-  add("no shortcut", [](NetworkConfig& c) { c.identity_shortcut = false; });
-  add("full precision", [](NetworkConfig& c) { c.binarized = false; });
-  add("full precision, odd, strided", [](NetworkConfig& c) {
-    c.binarized = false;
-    c.channels = 6;
-    c.norm_groups = 2;
-    c.consistent_resampling = false;
-    c.attention_levels = {1};
-  });
-  add("full precision, odd", [](NetworkConfig& c) {
-    c.binarized = false;
-    c.channels = 6;
-    c.norm_groups = 2;
-    c.multipliers = {1, 2, 4};
-  });
-  add("one level", [](NetworkConfig& c) { c.multipliers = {1}; });
-  add("patches", [](NetworkConfig& c) { c.patch = 2; });
-  add("patches in full precision", [](NetworkConfig& c) {
-    c.binarized = false;
-    c.patch = 2;
-    c.attention_levels = {0};
-  });
-  add("affine in full precision", [](NetworkConfig& c) {
-    c.binarized = false;
-    c.norm_groups = 0;
-    c.middle_attention = false;  // which large features make a choice of one
-  });
-  add("straight body", [](NetworkConfig& c) {
-    c.patch = 4;
-    c.multipliers = {1};
-    c.fusion = Fusion::kAdd;
-    c.full_precision_up_levels = 0;
-    c.norm_groups = 0;
-    c.mean_condition = true;
-    c.middle_attention = false;
-    c.weight_gain = true;
-  });
+  return plain;
+}
+
+using Change = void (*)(NetworkConfig&);
+struct NamedChange {
+  const char* name;
+  Change change;
+};
+
+// What differs from the plain network.
+constexpr NamedChange kChanges[] = {
+    {"odd channels",
+     [](NetworkConfig& c) {
+       c.channels = 6;
+       c.norm_groups = 2;
+       c.multipliers = {1, 2, 4};
+     }},
+    {"more than a word", [](NetworkConfig& c) { c.channels = 70, c.norm_groups = 5; }},
+    {"attention everywhere", [](NetworkConfig& c) { c.attention_levels = {0, 1}; }},
+    {"odd attention",
+     [](NetworkConfig& c) {
+       c.channels = 10;
+       c.norm_groups = 5;
+       c.attention_levels = {0};
+     }},
+    {"binarized throughout", [](NetworkConfig& c) { c.full_precision_up_levels = 0; }},
+    {"split", [](NetworkConfig& c) { c.fusion = Fusion::kSplit, c.full_precision_up_levels = 0; }},
+    {"concat",
+     [](NetworkConfig& c) { c.fusion = Fusion::kConcat, c.full_precision_up_levels = 0; }},
+    {"add", [](NetworkConfig& c) { c.fusion = Fusion::kAdd; }},
+    {"split in float", [](NetworkConfig& c) { c.fusion = Fusion::kSplit; }},
+    {"concat in float", [](NetworkConfig& c) { c.fusion = Fusion::kConcat; }},
+    {"strided",
+     [](NetworkConfig& c) {
+       c.consistent_resampling = false;
+       c.multipliers = {1, 3};
+       c.channels = 6;
+       c.norm_groups = 3;
+     }},
+    {"no shortcut", [](NetworkConfig& c) { c.identity_shortcut = false; }},
+    {"full precision", [](NetworkConfig& c) { c.method = "full-precision"; }},
+    {"full precision, odd, strided",
+     [](NetworkConfig& c) {
+       c.method = "full-precision";
+       c.channels = 6;
+       c.norm_groups = 2;
+       c.consistent_resampling = false;
+       c.attention_levels = {1};
+     }},
+    {"full precision, odd",
+     [](NetworkConfig& c) {
+       c.method = "full-precision";
+       c.channels = 6;
+       c.norm_groups = 2;
+       c.multipliers = {1, 2, 4};
+     }},
+    {"one level", [](NetworkConfig& c) { c.multipliers = {1}; }},
+    {"patches", [](NetworkConfig& c) { c.patch = 2; }},
+    {"patches in full precision",
+     [](NetworkConfig& c) {
+       c.method = "full-precision";
+       c.patch = 2;
+       c.attention_levels = {0};
+     }},
+    {"affine in full precision",
+     [](NetworkConfig& c) {
+       c.method = "full-precision";
+       c.norm_groups = 0;
+       c.middle_attention = false;  // which large features make a choice of one
+     }},
+    {"straight body",
+     [](NetworkConfig& c) {
+       c.patch = 4;
+       c.multipliers = {1};
+       c.fusion = Fusion::kAdd;
+       c.full_precision_up_levels = 0;
+       c.norm_groups = 0;
+       c.mean_condition = true;
+       c.middle_attention = false;
+       c.weight_gain = true;
+     }},
+};
+
+std::vector<Example> examples() {
+  std::vector<Example> all{{"plain", plain_config()}};
+  for (const NamedChange& each : kChanges) {
+    all.push_back({each.name, plain_config()});
+    each.change(all.back().config);
+  }
   return all;
 }
 
@@ -109,10 +133,10 @@ struct Run {
   }
   static constexpr int kBatch = 3;
   std::size_t sample() const { return static_cast<std::size_t>(3 * height * width); }
+  Batch batch() const { return {x_t.data(), cond.data(), timesteps.data(), kBatch, height, width}; }
   std::vector<float> operator()(Engine& engine) const {
     std::vector<float> prediction(x_t.size());
-    engine.predict(x_t.data(), cond.data(), timesteps.data(), prediction.data(), kBatch, height,
-                   width);
+    engine.predict(batch(), prediction.data());
     return prediction;
   }
   Random random;
@@ -148,7 +172,7 @@ TEST(engine_agrees_on_all_kernels) {
     for (const float value : wanted) CHECK_THAT(std::isfinite(value), each.name);
     for_each_kernel([&](const Kernel& kernel) {
       Engine engine(each.config, tensors, false, kernel.name, 2);
-      CHECK(std::string(engine.kernel().name) == kernel.name);
+      CHECK(engine.kernel() == kernel.name);
       const std::vector<float> found = run(engine);
       // A value so near its threshold that rounding decides the sign may lie in one sample; hardly
       // in two.
@@ -160,7 +184,7 @@ TEST(engine_agrees_on_all_kernels) {
         about += text(", apart", apart);
         differ += apart <= 1e-5 ? 0 : 1;
       }
-      CHECK_THAT(differ <= (each.config.binarized ? 1 : 0), about);
+      CHECK_THAT(differ <= (is_binarized(each.config) ? 1 : 0), about);
     });
   }
 }
@@ -178,7 +202,7 @@ TEST(engine_made_fast_stays_close) {
       // With signs after it, rounding shows; only networks without any have a narrow bound.
       const double apart = difference(wanted, found, 0, wanted.size());
       const double bound = kernel.bfloat16 ? 0.05 : 1e-4;
-      CHECK_THAT(each.config.binarized || apart < bound, each.name + text(", apart", apart));
+      CHECK_THAT(is_binarized(each.config) || apart < bound, each.name + text(", apart", apart));
     });
   }
 }
@@ -225,10 +249,25 @@ TEST(engine_runs_samples_one_by_one) {
   for (std::size_t i = 0; i < Run::kBatch; ++i) {
     std::vector<float> found(run.sample());
     const std::size_t at = i * run.sample();
-    engine.predict(run.x_t.data() + at, run.cond.data() + at, run.timesteps.data() + i,
-                   found.data(), 1, run.height, run.width);
+    engine.predict({run.x_t.data() + at, run.cond.data() + at, run.timesteps.data() + i, 1,
+                    run.height, run.width},
+                   found.data());
     CHECK(std::equal(found.begin(), found.end(), wanted.begin() + static_cast<std::ptrdiff_t>(at)));
   }
+}
+
+TEST(engine_profiles_the_same_pass) {
+  const Example each = examples()[0];
+  const Run run(each.config, 105);
+  Engine engine(each.config, run.model.tensors(), false, "", 2);
+  std::vector<float> prediction(run.x_t.size());
+  const Profile profile = engine.profile(run.batch(), prediction.data());
+  CHECK(same_bits(prediction, run(engine)));
+  const LayerCost& stem = profile.at("stem, 6 channels at 20x12");
+  CHECK(stem.macs == Run::kBatch * 6.0 * 16 * 9 * 20 * 12);
+  double seconds = 0;
+  for (const auto& layer : profile) seconds += layer.second.seconds;
+  CHECK(seconds > 0 && profile.size() > 5);
 }
 
 TEST(engine_may_skip_a_variable_of_zeros) {
@@ -254,12 +293,16 @@ TEST(engine_refuses_bad_sizes) {
   CHECK(engine.scratch_bytes(8, 8) <= engine.scratch_bytes(16, 8));
   for (const auto& [height, width] : {std::pair{0, 4}, {4, 0}, {-4, 4}, {4, -4}, {6, 4}, {4, 5}}) {
     const std::string about = text("height", height) + text("width", width);
+    const Batch nothing{nullptr, nullptr, nullptr, 1, height, width};
     CHECK_THROWS(std::invalid_argument, engine.scratch_bytes(height, width), about);
-    CHECK_THROWS(std::invalid_argument,
-                 engine.predict(nullptr, nullptr, nullptr, nullptr, 1, height, width), about);
+    CHECK_THROWS(std::invalid_argument, engine.predict(nothing, nullptr), about);
   }
   CHECK_THROWS(std::invalid_argument,
                Engine(each.config, run.model.tensors(), false, "no such kernel", 1), "");
+  for (const int threads : {-1, 1025, 1 << 30})
+    CHECK_THROWS(std::invalid_argument,
+                 Engine(each.config, run.model.tensors(), false, "", threads),
+                 text("threads", threads));
 }
 
 // ---- scratch -----------------------------------------------------------------------------------
@@ -268,16 +311,16 @@ TEST(engine_refuses_bad_sizes) {
 std::vector<float> run_in(const Run& run, const UNet& net, const Kernel& kernel, ThreadPool& pool,
                           float filler) {
   Arena plan;
-  Pass planning(kernel, pool, plan);
+  Context planning(kernel, pool, plan);
   net.forward(planning, nullptr, nullptr, 0, nullptr, run.height, run.width);
   Arena arena(plan.peak());
-  std::byte* all = arena.take(plan.peak() - Arena::kSlack);
+  std::byte* all = arena.allocate(plan.peak() - Arena::kSlack);
   for (std::size_t at = 0; at + sizeof filler <= plan.peak(); at += sizeof filler)
     std::memcpy(all + at, &filler, sizeof filler);
-  arena.give(all);
+  arena.release(all);
   std::vector<float> prediction(run.sample());
-  Pass pass(kernel, pool, arena);
-  net.forward(pass, run.x_t.data(), run.cond.data(), run.timesteps[0], prediction.data(),
+  Context context(kernel, pool, arena);
+  net.forward(context, run.x_t.data(), run.cond.data(), run.timesteps[0], prediction.data(),
               run.height, run.width);
   CHECK(arena.peak() == plan.peak());
   return prediction;
@@ -302,62 +345,6 @@ TEST(engine_needs_no_more_scratch_than_planned_and_none_of_what_it_held) {
         }
       });
     }
-}
-
-// ---- malformed files ---------------------------------------------------------------------------
-
-void check_refusals(const NetworkConfig& config) {
-  Random random(140);
-  RandomModel model(random);
-  model.network(config);
-  const Kernel& kernel = choose_kernel("");
-  UNet(config, model.tensors(), kernel, true);
-  for (const std::string& name : model.names()) {
-    const TensorView view = model.view(name);
-    const bool list = view.type == TensorView::Type::kInt32;
-    if (!list) {  // which may be absent
-      model.left_out = {name};
-      CHECK_THROWS(std::invalid_argument, UNet(config, model.tensors(), kernel, true), name);
-      model.left_out.clear();
-    }
-    const auto refused = [&](const auto& change) {
-      TensorView changed = view;
-      change(changed);
-      Tensors tensors = model.tensors();
-      tensors.add(name, changed);
-      CHECK_THROWS(std::invalid_argument, UNet(config, tensors, kernel, true), name);
-    };
-    refused([&](TensorView& changed) {
-      changed.type = list ? TensorView::Type::kFloat32 : TensorView::Type::kInt32;
-    });
-    refused([](TensorView& changed) { changed.shape.push_back(1); });
-    if (list) continue;
-    refused([](TensorView& changed) { --changed.shape.back(); });
-    refused([](TensorView& changed) { changed.shape.clear(); });
-  }
-}
-
-TEST(engine_refuses_missing_and_misshapen_tensors) {
-  NetworkConfig config;
-  config.channels = 4;
-  config.multipliers = {1, 2};
-  config.blocks_per_level = 1;
-  config.norm_groups = 2;
-  config.full_precision_up_levels = 1;
-  config.attention_levels = {0};
-  check_refusals(config);
-  config.consistent_resampling = false;
-  config.fusion = Fusion::kConcat;
-  check_refusals(config);
-  config.binarized = false;
-  check_refusals(config);
-  config.binarized = true;
-  config.patch = 2;
-  config.weight_gain = true;
-  config.norm_groups = 0;
-  check_refusals(config);
-  config.mean_condition = true;
-  check_refusals(config);
 }
 
 }  // namespace

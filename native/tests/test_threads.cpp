@@ -1,5 +1,5 @@
 // The thread pool and the arena.
-#include "threads.h"
+#include "runtime/threads.h"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -10,8 +10,8 @@
 #include <new>
 #include <utility>
 
-#include "arena.h"
 #include "check.h"
+#include "runtime/arena.h"
 
 namespace bidiffsr::tests {
 namespace {
@@ -20,7 +20,7 @@ namespace {
 struct Counts {
   Counts(int tasks, int workers)
       : runs(static_cast<std::size_t>(tasks)), busy(static_cast<std::size_t>(workers)) {}
-  void operator()(int task, int worker) {
+  void operator()(std::int64_t task, int worker) {
     if (worker < 0 || worker >= static_cast<int>(busy.size())) {
       clash = true;
       return;
@@ -40,7 +40,7 @@ struct Counts {
 
 bool runs_each_once(ThreadPool& pool, int tasks) {
   Counts counts(tasks, pool.count());
-  pool.run(tasks, [&](int task, int worker) { counts(task, worker); });
+  pool.run(tasks, [&](std::int64_t task, int worker) { counts(task, worker); });
   return counts.once();
 }
 
@@ -57,7 +57,8 @@ TEST(pool_runs_every_task_once) {
 TEST(pool_survives_many_small_jobs) {
   ThreadPool pool(3);
   std::atomic<int> sum{0};
-  for (int i = 0; i < 5000; ++i) pool.run(2, [&](int task, int) { sum += task + 1; });
+  for (int i = 0; i < 5000; ++i)
+    pool.run(2, [&](std::int64_t task, int) { sum += static_cast<int>(task) + 1; });
   CHECK(sum == 3 * 5000);
 }
 
@@ -76,7 +77,7 @@ TEST(pool_takes_callers_that_come_together) {
 TEST(pool_takes_jobs_from_inside_a_task) {
   ThreadPool pool(3);
   std::atomic<int> wrong{0}, runs{0};
-  pool.run(20, [&](int, int) {
+  pool.run(20, [&](std::int64_t, int) {
     wrong += runs_each_once(pool, 5) ? 0 : 1;
     ++runs;
   });
@@ -90,7 +91,7 @@ TEST(pool_hands_on_what_tasks_throw) {
     for (int round = 0; round < 50; ++round) {
       bool caught = false;
       try {
-        pool.run(20, [](int task, int) {
+        pool.run(20, [](std::int64_t task, int) {
           if (task % 7 == 3) throw std::bad_alloc();
         });
       } catch (const std::bad_alloc&) {
@@ -98,7 +99,7 @@ TEST(pool_hands_on_what_tasks_throw) {
       }
       CHECK(caught);
       std::atomic<int> done{0};
-      pool.run(20, [&](int, int) { ++done; });
+      pool.run(20, [&](std::int64_t, int) { ++done; });
       CHECK(done == 20);
     }
   }
@@ -169,11 +170,11 @@ std::vector<std::ptrdiff_t> follow(Arena& arena, const std::vector<Step>& steps)
   std::byte* base = nullptr;
   for (const Step& step : steps) {
     if (!step.take) {
-      arena.give(held[step.value].at);
+      arena.release(held[step.value].at);
       held.erase(held.begin() + static_cast<std::ptrdiff_t>(step.value));
       continue;
     }
-    const Held block{arena.take(step.value), step.value};
+    const Held block{arena.allocate(step.value), step.value};
     if (!base) base = block.at;
     CHECK(reinterpret_cast<std::uintptr_t>(block.at) % Arena::kAlignment == 0);
     for (const Held& other : held)
@@ -181,7 +182,7 @@ std::vector<std::ptrdiff_t> follow(Arena& arena, const std::vector<Step>& steps)
     offsets.push_back(block.at - base);
     held.push_back(block);
   }
-  for (const Held& block : held) arena.give(block.at);
+  for (const Held& block : held) arena.release(block.at);
   return offsets;
 }
 
@@ -207,13 +208,13 @@ TEST(arena_does_as_planned) {
 
 TEST(arena_can_be_written_to_its_end) {
   Arena plan;
-  plan.take(1000);
+  plan.allocate(1000);
   Arena arena(plan.peak());
-  std::byte* block = arena.take(1000);
+  std::byte* block = arena.allocate(1000);
   fill(block, 1000 + Arena::kSlack);
-  CHECK_THROWS(std::bad_alloc, arena.take(1), "");
-  arena.give(block);
-  CHECK(arena.take(1000) == block);
+  CHECK_THROWS(std::bad_alloc, arena.allocate(1), "");
+  arena.release(block);
+  CHECK(arena.allocate(1000) == block);
 }
 
 TEST(arena_takes_blocks_back) {

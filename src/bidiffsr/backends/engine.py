@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -152,13 +153,13 @@ class Engine:
             ConfigError: the arrays' shapes or types do not fit.
             MemoryError: there is no memory for the feature maps.
         """
-        return self._run(x_t, cond, t)[0]
+        return self._call(self._native.predict, x_t, cond, t)
 
     def profile(
         self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
     ) -> dict[str, tuple[float, float]]:
         """As ``predict``, but returns (milliseconds, multiply-accumulates) by layer and size."""
-        return self._run(x_t, cond, t)[1]
+        return self._call(self._native.profile, x_t, cond, t)
 
     def memory(self, height: int, width: int) -> int:
         """Bytes that a call for one picture of this size takes at its peak.
@@ -173,7 +174,7 @@ class Engine:
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
-    def _run(self, x_t: Any, cond: Any, t: Any) -> tuple[Any, Any]:
+    def _call(self, function: Callable[..., Any], x_t: Any, cond: Any, t: Any) -> Any:
         arrays = [np.asarray(x_t), np.asarray(cond)]
         steps = np.asarray(t)
         shape = arrays[0].shape
@@ -191,7 +192,7 @@ class Engine:
                 f"x_t and cond are {arrays[0].dtype} and {arrays[1].dtype}; expected float32"
             )
         try:
-            return self._native.predict(
+            return function(
                 *(np.ascontiguousarray(array, dtype=np.float32) for array in arrays),
                 np.ascontiguousarray(steps, dtype=np.int64),
             )

@@ -1,0 +1,93 @@
+#include "ops/binary_rows.h"
+
+#include <cstring>
+
+namespace bidiffsr {
+
+BinaryRows::BinaryRows(const BinaryConv& conv, const Context& context, int width, int height,
+                       std::ptrdiff_t pixel_stride, std::byte* scratch)
+    : conv_(conv),
+      context_(context),
+      width_(width),
+      height_(height),
+      pixel_stride_(pixel_stride),
+      row_words_(conv.row_words(width)) {
+  auto* words = reinterpret_cast<std::uint64_t*>(scratch);
+  std::memset(words, 0, conv.scratch(width));
+  for (int i = 0; i < BinaryConv::kRing; ++i)
+    bits_[i] = words + static_cast<std::size_t>(i) * row_words_;
+  outside_ = words + BinaryConv::kRing * row_words_;
+  window_ = reinterpret_cast<std::uint8_t*>(outside_ + row_words_);
+}
+
+void BinaryRows::push(int y, const float* row) {
+  rows_[y & 3] = row;
+  if (row)
+    context_.kernel.sign_row(row, pixel_stride_, width_, padded(conv_.in),
+                             conv_.threshold.of(context_.time_group), bits_[y & 3] + conv_.words,
+                             conv_.words);
+}
+
+void BinaryRows::emit(int y, int rows, const RowsOut& out) {
+  for (int i = 0; i < rows; ++i) {
+    BinaryRow job = prepare(y + i);
+    job.bias_out = out.bias;
+    job.shortcut = conv_.shortcut ? rows_[(y + i) & 3] : nullptr;
+    job.shortcut_stride = pixel_stride_;
+    job.residual = out.residual ? out.residual + i * out.row_stride : nullptr;
+    job.residual_stride = out.pixel_stride;
+    job.output = out.output + i * out.row_stride;
+    job.output_stride = out.pixel_stride;
+    job.accumulate = out.accumulate;
+    job.sums = out.sums;
+    context_.kernel.binary_row(job);
+  }
+}
+
+BinaryRow BinaryRows::prepare(int y) {
+  BinaryRow job{};
+  const int margin = conv_.kernel / 2;
+  for (int tap = 0; tap < conv_.kernel; ++tap) {
+    const int from = y * conv_.stride + tap - margin;
+    job.row_inside[tap] = from >= 0 && from < height_;
+    const std::uint64_t* row = job.row_inside[tap] ? bits_[from & 3] : outside_;
+    job.rows[tap] = row + (1 - margin) * conv_.words;
+  }
+  const Edge edge = edge_at(y, conv_.stride, height_, conv_.kernel);
+  job.kernel = conv_.kernel;
+  job.stride = conv_.stride;
+  job.words = conv_.words;
+  job.width = width_ / conv_.stride;
+  job.width_in = width_;
+  job.channels = padded(conv_.out);
+  job.weights = conv_.weights.data();
+  job.base_first = conv_.base(edge, edge_at(0, conv_.stride, width_, conv_.kernel));
+  job.base_inner = conv_.base(edge, kInner);
+  job.base_last = conv_.base(edge, edge_at(job.width - 1, conv_.stride, width_, conv_.kernel));
+  job.scale = conv_.epilogue.scale.data();
+  job.bias_in = conv_.epilogue.bias_in.of(context_.time_group);
+  job.slope = conv_.epilogue.slope.of(context_.time_group);
+  job.bias_out = conv_.epilogue.bias_out.of(context_.time_group);
+  job.zeros = conv_.zeros.data();
+  job.zero_count = static_cast<int>(conv_.zeros.size());
+  if (conv_.window_words) lay_windows(job);
+  return job;
+}
+
+void BinaryRows::lay_windows(BinaryRow& job) {
+  const int bytes = conv_.in / 8;
+  std::uint8_t* to = window_;
+  for (int column = 0; column < width_ + 2; ++column)
+    for (const std::uint64_t* row : job.rows) {
+      // A whole word is written; what it has too much is overwritten by the next.
+      std::memcpy(to, row + column, sizeof *row);
+      to += bytes;
+    }
+  job.window = window_;
+  job.window_step = static_cast<std::ptrdiff_t>(conv_.column_bytes()) * conv_.stride;
+  job.window_words = conv_.window_words;
+  const int rest = 9 * conv_.in % 64;
+  job.window_mask = rest ? (std::uint64_t{1} << rest) - 1 : ~std::uint64_t{0};
+}
+
+}  // namespace bidiffsr

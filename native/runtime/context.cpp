@@ -1,0 +1,20 @@
+#include "runtime/context.h"
+
+#include <chrono>
+#include <string>
+
+namespace bidiffsr {
+
+void Context::run_timed(const Layer& layer, std::int64_t tasks, const ThreadPool::Task& task) {
+  const auto start = std::chrono::steady_clock::now();
+  pool_.run(tasks, task);
+  const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
+  const std::string name = std::string(layer.kind) + ", " + std::to_string(layer.channels) +
+                           " channels at " + std::to_string(layer.width) + "x" +
+                           std::to_string(layer.height);
+  LayerCost& cost = (*profile_)[name];
+  cost.seconds += time.count();
+  cost.macs += layer.macs;
+}
+
+}  // namespace bidiffsr
