@@ -35,15 +35,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(
-    *arguments: str, shell: str = "", program: str = "", python: tuple[str, ...] = (), **more: str
+    *arguments: str,
+    shell: str = "",
+    program: str = "",
+    python: tuple[str, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> Done:
-    """What a process says; ``shell`` stands behind the command, ``more`` is its environment."""
+    """What a process says; ``shell`` stands behind the command."""
     start = [sys.executable, *python, *(["-c", program] if program else ["-m", "bidiffsr"])]
     command = ["sh", "-c", f'exec "$@" {shell}', "sh", *start, *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | more
-    environment.pop("PYTHONWARNINGS", None)
+    variables = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    variables.pop("PYTHONWARNINGS", None)
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command, env=variables, capture_output=True, text=True, timeout=120, check=False
     )
 
 
@@ -91,9 +95,8 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
-def test_a_log_file_is_no_terminal(name: str, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, "1")
-    done = run("upscale", "a.png", "none.png", "-n", model)
+def test_a_log_file_is_no_terminal(name: str, model: str) -> None:
+    done = run("upscale", "a.png", "none.png", "-n", model, environment={name: "1"})
     assert "\x1b" not in done.stdout + done.stderr
     assert len(done.stderr.splitlines()) == 2  # the error and the count
 

@@ -66,7 +66,7 @@ def run_chain(
         (finished steps, what ``predict`` yields in the step under way), and (finished steps, 0)
         after each step.
     """
-    x, prediction, previous = buffers.variable, buffers.prediction, buffers.previous
+    x = buffers.variable
     steps = transitions(diffusion.schedule, timesteps)
     if _start_noise_counts(diffusion, steps[0]):
         for part in buffers.parts:
@@ -78,26 +78,40 @@ def run_chain(
         def seen(index: Index, signal: float = signal) -> Array:
             return diffusion.network_input(x[index], signal)
 
-        for progress in predict(seen, step.timestep, prediction):
+        for progress in predict(seen, step.timestep, buffers.prediction):
             yield step.index, progress
         for part in buffers.parts:
-            here = x[part]
-            clean, predicted = diffusion.interpret(prediction[part], here, step.timestep)
-            x[part] = sampler.update(
-                here,
-                clean,
-                predicted,
-                step,
-                previous=None if previous is None or step.index == 0 else previous[part],
-                eta=eta,
-                fresh_noise=lambda index, part=part: noise(1 + index, part),
-            )
-            if previous is not None:
-                previous[part] = clean
-                release(previous)
-            prediction[part] = 0
-            release(x, prediction)
+            _update(diffusion, sampler, step, buffers, part, noise, eta)
         yield step.index + 1, 0
+
+
+def _update(
+    diffusion: Diffusion,
+    sampler: Sampler,
+    step: Transition,
+    buffers: Buffers,
+    part: Index,
+    noise: Noise,
+    eta: float,
+) -> None:
+    """Take one part to the next level; leaves its prediction zero."""
+    x, prediction, previous = buffers.variable, buffers.prediction, buffers.previous
+    here = x[part]
+    clean, predicted = diffusion.interpret(prediction[part], here, step.timestep)
+    x[part] = sampler.update(
+        here,
+        clean,
+        predicted,
+        step,
+        previous=None if previous is None or step.index == 0 else previous[part],
+        eta=eta,
+        fresh_noise=lambda index: noise(1 + index, part),
+    )
+    if previous is not None:
+        previous[part] = clean
+        release(previous)
+    prediction[part] = 0
+    release(x, prediction)
 
 
 def _start_noise_counts(diffusion: Diffusion, first: Transition) -> bool:
