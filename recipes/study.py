@@ -33,8 +33,9 @@ from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
 from bidiffsr.evaluation import Upscaler as Method
 from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count, total
+from bidiffsr.training.checkpoint import STATE_NAME
 from bidiffsr.training.cost import iteration_macs, iteration_time
-from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
+from bidiffsr.training.trainer import MODEL_NAME, train
 
 SCORES_NAME = "scores.json"
 TIMED_NAME = "timed.json"

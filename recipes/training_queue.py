@@ -28,10 +28,11 @@ from bidiffsr.images.find import find_images
 from bidiffsr.models.packed import load_packed, save_packed
 from bidiffsr.system.files import write_atomically
 from bidiffsr.system.memory import parse_bytes
+from bidiffsr.training.checkpoint import STATE_NAME
 from bidiffsr.training.compact import write_compact
 from bidiffsr.training.cost import iteration_macs
-from bidiffsr.training.state import opened
-from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME
+from bidiffsr.training.state import loads
+from bidiffsr.training.trainer import MODEL_NAME
 
 PICTURES = Path("runs/pictures")
 COMPACT_NAME = "state"
@@ -206,7 +207,7 @@ def train_slice(
     save_packed(brought[0], model.config, model.tensors)
     shutil.copy(folder / LOG_NAME, brought[1])
     room = BROUGHT_BACK - sum(file.stat().st_size for file in brought)
-    write_compact(out / COMPACT_NAME, opened((folder / STATE_NAME).read_bytes()), room)
+    write_compact(out / COMPACT_NAME, loads((folder / STATE_NAME).read_bytes()), room)
     return code
 
 

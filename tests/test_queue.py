@@ -25,7 +25,7 @@ from bidiffsr.errors import TrainingError
 from bidiffsr.models.packed import load_packed, pack_weight
 from bidiffsr.nn import build_network
 from bidiffsr.training import compact
-from bidiffsr.training.state import opened
+from bidiffsr.training.state import loads
 from bidiffsr.training.trainer import TrainingProgress
 from helpers import tiny_network_config
 from training_runs import run, state_of
@@ -256,7 +256,7 @@ def test_what_is_small_is_kept_as_it_is(stopped: Path) -> None:
     state = state_of(stopped)
     for moments in (True, False):
         data = compact.shrink(state, compact_bytes(stopped, moments=moments))
-        found = compact.grow(opened(bytes(data)))
+        found = compact.grow(loads(bytes(data)))
         assert found["iteration"] == STOPPED
         assert found["config"] == state["config"]
         assert found["average"]["n_averaged"] == state["average"]["n_averaged"] == STOPPED

@@ -30,8 +30,9 @@ from bidiffsr.images.image import to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import BiDiffSRUNet, build_network
-from bidiffsr.training.state import sealed
-from bidiffsr.training.trainer import learning_rate, train
+from bidiffsr.training.optimizer import learning_rate
+from bidiffsr.training.state import dumps
+from bidiffsr.training.trainer import train
 from helpers import largest_file, scramble, tiny_network_config
 from training_runs import run, state_of
 
@@ -104,8 +105,11 @@ def assert_same(found: Any, expected: Any, where: str = "state") -> None:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the log, without what the clock says."""
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    found = [json.loads(line) for line in lines]
+    assert all(0 <= record.pop("data_wait") <= 1 for record in found)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +162,6 @@ def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[s
 TRAIN_UNTIL_KILLED = """
 import os, signal, sys
 from bidiffsr.config import TrainingConfig
-from bidiffsr.training.state import sealed
 from bidiffsr.training.trainer import train
 
 config, last = TrainingConfig.model_validate_json(sys.argv[1]), int(sys.argv[2])
@@ -622,7 +625,7 @@ def test_what_goes_on_updates_each_weight_by_its_own_moments(
     for moments in state["optimizer"]["state"].values():
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = moments[name].contiguous()
-    (tmp_path / "run" / "state.pt").write_bytes(sealed(state))
+    (tmp_path / "run" / "state.pt").write_bytes(dumps(state))
     run(config)
     run(configure(tmp_path / "whole", pictures))
     for name, value in load_file(tmp_path / "whole" / "model.safetensors").items():

@@ -6,6 +6,7 @@ Every class refuses unknown keys, so a misspelt option is an error and never a s
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -25,6 +26,11 @@ class Config(BaseModel):
     """Base of all configurations: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Incidental:
+    """Marks a field of training that does not change the weights: it may differ on going on."""
 
 
 def equals(default: object) -> Callable[[Any], bool]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from bidiffsr.config.base import Config, Fraction, PositiveInt, equals
+from bidiffsr.config.base import Config, Fraction, Incidental, PositiveInt, equals
 from bidiffsr.config.model import ModelConfig
 
 
@@ -34,12 +34,12 @@ class DataConfig(Config):
     """Side of the square high-resolution crop, pixels."""
     degradation: DegradationConfig | None = None
     """null: low-resolution pictures are bicubic's, as in benchmarks."""
-    cache: bool = True
+    cache: Annotated[bool, Incidental()] = True
     """Keep decoded pictures in memory."""
-    store: Path | None = None
+    store: Annotated[Path | None, Incidental()] = None
     """A file that keeps them instead, for this run and all others of the same pictures; made where
     it is missing."""
-    workers: Annotated[int, Field(ge=0)] = 0
+    workers: Annotated[int, Field(ge=0), Incidental()] = 0
 
 
 class OptimizerConfig(Config):
@@ -70,11 +70,11 @@ class ValidationConfig(Config):
 class TrainingConfig(Config):
     """One training run, whole: the same file and the same state give the same weights."""
 
-    output: Path
+    output: Annotated[Path, Incidental()]
     model: ModelConfig = ModelConfig()
     data: DataConfig
     optimizer: OptimizerConfig = OptimizerConfig()
-    validation: ValidationConfig = ValidationConfig()
+    validation: Annotated[ValidationConfig, Incidental()] = ValidationConfig()
     loss: Literal["l1", "l2"] = "l1"
     iterations: PositiveInt = 1_000_000
     batch: PositiveInt = 16
@@ -92,17 +92,17 @@ class TrainingConfig(Config):
     """One timestep for all samples of a batch, as published, instead of one for each."""
     real_weights_until: Annotated[int, Field(ge=0)] = 0
     """The iteration from which weights are binarized; before, only activations are."""
-    resume_from: Path | None = None
+    resume_from: Annotated[Path | None, Incidental()] = None
     """A compact state (``training/compact.py``) to go on from where the output holds none."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    checkpoint_every: PositiveInt = 500
-    log_every: PositiveInt = 50
+    checkpoint_every: Annotated[PositiveInt, Incidental()] = 500
+    log_every: Annotated[PositiveInt, Incidental()] = 50
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    accelerator: Annotated[Literal["auto", "cpu", "cuda"], Incidental()] = "auto"
     compile: bool = False
     """Compile what surrounds the binarized convolutions (`binary.fused`); the first iteration then
     takes some seconds."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[Annotated[float, Field(gt=0)] | None, Incidental()] = None
     """Stop cleanly, with a checkpoint, after this long; the same command goes on."""
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bidiffsr.errors import TrainingError
 from bidiffsr.system.files import write_atomically
-from bidiffsr.training.state import opened, sealed
+from bidiffsr.training.state import dumps, loads
 
 PART_BYTES = 16 * 2**20
 """Of each part but the last, which may be smaller."""
@@ -69,7 +69,7 @@ def read_compact(path: Path) -> State:
     if not parts:
         raise TrainingError(f"{path}.000: no such file; expected a compact state in parts")
     try:
-        return grow(opened(b"".join(part.read_bytes() for part in parts)))
+        return grow(loads(b"".join(part.read_bytes() for part in parts)))
     except Exception as error:  # torch raises many kinds for damaged files
         raise TrainingError(
             f"{path}.000 to {parts[-1].suffix}: a part is damaged or missing "
@@ -85,7 +85,7 @@ def shrink(state: State, limit: int) -> memoryview:
     """
     data = memoryview(b"")
     for form in (_with_moments, _averages_alone):
-        data = sealed({**{key: state[key] for key in _KEPT}, **form(state)})
+        data = dumps({**{key: state[key] for key in _KEPT}, **form(state)})
         if len(data) <= limit:
             return data
     raise TrainingError(
