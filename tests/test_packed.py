@@ -637,7 +637,7 @@ def test_a_file_that_shrinks_while_it_is_read_is_refused(
 
 @pytest.mark.parametrize("changes", [{}, {"patch": 3, "weight_gain": True}])
 def test_verifying_compares_everything_there_is(changes: dict[str, Any], tmp_path: Path) -> None:
-    pytest.importorskip("bidiffsr.engine")
+    pytest.importorskip("bidiffsr.backends.engine")
     config = NETWORK.model_copy(update=changes)
     network = scramble(build_network(config), seed=1).eval()
     path = tmp_path / "model.safetensors"
@@ -654,7 +654,7 @@ def test_verifying_compares_everything_there_is(changes: dict[str, Any], tmp_pat
 def test_an_engine_that_is_wrong_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = pytest.importorskip("bidiffsr.engine")
+    engine = pytest.importorskip("bidiffsr.backends.engine")
     network = build_network(NETWORK).eval()
     path = tmp_path / "model.safetensors"
     save_model(path, network, model_of(NETWORK), packed=True)
