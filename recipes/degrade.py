@@ -31,7 +31,7 @@ def make(folder: Path, out: Path, scale: int, seed: int, share: float) -> int:
     """Write the benchmark; the number of its pictures."""
     if seed < 0:
         raise ConfigError(f"--seed is {seed}; expected a whole number from 0 up")
-    config = parse_config(DegradationConfig, {"share": share}, "options")
+    config = parse_config(DegradationConfig, {"probability": share}, "options")
     benchmark = Benchmark.open(folder)
     low = out / "LR_bicubic" / f"X{scale}"
     for number, pair in enumerate(benchmark.pairs(scale)):

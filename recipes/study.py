@@ -92,14 +92,14 @@ class Study:
     def _config(self, name: str) -> TrainingConfig:
         """The run's configuration, its iterations as many as the price allows."""
         run, values = self._text["runs"][name], self.values(name)
-        until = values.pop("real_weights_until", 0)
+        until = values.pop("binarize_weights_from", values.pop("real_weights_until", 0))
         config = parse_config(TrainingConfig, values, self._where)
         share = run.get("share", 1)
         if "minutes" in self._text:
             iterations = self._affordable(config, 60 * float(self._text["minutes"]) * share)
         else:
             iterations = round(float(self._text["macs"]) * share / iteration_macs(config))
-        values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
+        values |= {"iterations": iterations, "binarize_weights_from": round(until * iterations)}
         return parse_config(TrainingConfig, values, self._where)
 
     def _affordable(self, config: TrainingConfig, seconds: float) -> int:

@@ -169,7 +169,7 @@ def configure(output: Path, pictures: Path, **changes: Any) -> TrainingConfig:
         },
         "data": {"folders": [pictures], "crop": 32},
         "optimizer": {"learning_rate": 2e-3, "warmup": 5, "ema_decay": 0.9},
-        "start_probability": 0.0,  # one timestep alone: losses of iterations can be compared
+        "noisiest_probability": 0.0,  # one timestep alone: losses of iterations can be compared
         "iterations": 80,
         "batch": 2,
         "checkpoint_every": 1000,
@@ -212,7 +212,7 @@ def losses(progress: list[TrainingProgress]) -> list[float]:
 
 def compact_bytes(folder: Path, *, moments: bool) -> int:
     """A limit that allows the form with moments, or only that without."""
-    size = len(compact.shrink(state_of(folder), 2**40))
+    size = len(compact.compress(state_of(folder), 2**40))
     return size if moments else size - 1
 
 
@@ -255,8 +255,8 @@ def test_fresh_moments_warm_up_and_go_on_doing_so(
 def test_what_is_small_is_kept_as_it_is(stopped: Path) -> None:
     state = state_of(stopped)
     for moments in (True, False):
-        data = compact.shrink(state, compact_bytes(stopped, moments=moments))
-        found = compact.grow(loads(bytes(data)))
+        data = compact.compress(state, compact_bytes(stopped, moments=moments))
+        found = compact.decompress(loads(bytes(data)))
         assert found["iteration"] == STOPPED
         assert found["config"] == state["config"]
         assert found["average"]["n_averaged"] == state["average"]["n_averaged"] == STOPPED

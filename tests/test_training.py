@@ -76,7 +76,7 @@ def configure(output: Path, pictures: Path, **changes: Any) -> TrainingConfig:
             "warmup": 3,
             "ema_decay": 0.7,
         },
-        "start_probability": 0.3,
+        "noisiest_probability": 0.3,
         "iterations": ITERATIONS,
         "batch": 2,
         "seed": 5,
@@ -239,7 +239,7 @@ def test_what_does_not_change_the_weights_may_change(
         {"seed": 6},
         {"batch": 3},
         {"loss": "l2"},
-        {"start_probability": None},
+        {"noisiest_probability": None},
         {"data": {"crop": 16}},
         {"optimizer": {"learning_rate": 2e-2}},
         {"model": {"scale": 2}},
@@ -399,7 +399,11 @@ def test_a_perfect_student_of_its_teacher_has_nothing_to_learn(
     losses: dict[float, Any] = {
         share: run(
             configure(
-                tmp_path / f"share {share}", pictures, **changes, teacher_share=share, iterations=1
+                tmp_path / f"share {share}",
+                pictures,
+                **changes,
+                distillation_weight=share,
+                iterations=1,
             )
         )[0].loss
         for share in (0.0, 0.5, 1.0)
@@ -448,14 +452,23 @@ def _recording(calls: list[Tensor], method: Any) -> Any:
 def test_real_weights_are_binarized_from_the_given_iteration_on(
     pictures: Path, tmp_path: Path
 ) -> None:
-    real = run(configure(tmp_path / "real", pictures, real_weights_until=ITERATIONS))
-    first = run(configure(tmp_path / "first", pictures, real_weights_until=3))
+    real = run(configure(tmp_path / "real", pictures, binarize_weights_from=ITERATIONS))
+    first = run(configure(tmp_path / "first", pictures, binarize_weights_from=3))
     binary = run(configure(tmp_path / "binary", pictures))
     assert [a.loss == b.loss for a, b in zip(real, first, strict=True)] == [True] * 3 + [False] * 4
     assert real[2].loss != binary[2].loss  # the first answer is 0, whatever the weights
-    run(configure(tmp_path / "stopped", pictures, real_weights_until=3), stop_after=2)
-    run(configure(tmp_path / "stopped", pictures, real_weights_until=3))
+    run(configure(tmp_path / "stopped", pictures, binarize_weights_from=3), stop_after=2)
+    run(configure(tmp_path / "stopped", pictures, binarize_weights_from=3))
     assert_same(state_of(tmp_path / "stopped"), state_of(tmp_path / "first"))
+
+
+def test_a_missing_accelerator_is_one_line(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match="accelerator: cuda is not available"):
+        run(configure(tmp_path / "run", pictures, accelerator="cuda"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(pictures: Path, tmp_path: Path) -> None:

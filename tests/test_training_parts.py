@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bidiffsr.config import DataConfig, DiffusionConfig, TrainingConfig
+from bidiffsr.config import DataConfig, DiffusionConfig, TrainingConfig, parse_config
 from bidiffsr.config.overrides import with_overrides
 from bidiffsr.diffusion.formulation import Diffusion
+from bidiffsr.errors import ConfigError
 from bidiffsr.training.checkpoint import fingerprint
 from bidiffsr.training.losses import LOSSES, Batch, Loss
 from bidiffsr.training.state import loads
@@ -82,7 +83,7 @@ def test_a_loss_can_judge_the_picture_that_is_predicted(prediction: str, variabl
 
 
 def sampled(timesteps: int, **changes: Any) -> Tensor:
-    values = configured(Path("run"), **changes).model_dump()
+    values = configured(Path("run")).model_dump() | changes
     values["model"]["network"]["timesteps"] = timesteps
     values["model"]["diffusion"]["schedule"]["timesteps"] = timesteps
     values["model"]["sampling"]["steps"] = 1
@@ -97,7 +98,7 @@ def sampled(timesteps: int, **changes: Any) -> Tensor:
 def test_timesteps_have_the_frequencies_that_are_asked_for(
     probability: float | None, expected: list[float]
 ) -> None:
-    found = sampled(4, start_probability=probability)
+    found = sampled(4, noisiest_probability=probability)
     assert found.dtype == torch.int64
     frequencies = torch.bincount(found, minlength=4).double() / len(found)
     assert frequencies.tolist() == pytest.approx(expected, abs=0.015)
@@ -105,7 +106,7 @@ def test_timesteps_have_the_frequencies_that_are_asked_for(
 
 @pytest.mark.parametrize("probability", [None, 0.0, 0.5])
 def test_of_one_timestep_there_is_no_choice(probability: float | None) -> None:
-    assert not sampled(1, start_probability=probability).any()
+    assert not sampled(1, noisiest_probability=probability).any()
 
 
 # Fingerprints and checkpoints.
@@ -143,6 +144,27 @@ def test_the_fingerprint_is_what_it_was() -> None:
     assert fingerprint(configured(Path("anywhere"))) == stored()["config"]
 
 
+RENAMED = {
+    "start_probability": ("noisiest_probability", 0.5),
+    "teacher_share": ("distillation_weight", 0.25),
+    "real_weights_until": ("binarize_weights_from", 3),
+}
+
+
+@pytest.mark.parametrize("before", RENAMED)
+def test_keys_are_read_by_the_names_that_they_had(before: str) -> None:
+    name, value = RENAMED[before]
+    minimal = {"output": "run", "data": {"folders": ["pictures"]}}
+    old = parse_config(TrainingConfig, {**minimal, before: value}, "old.yml")
+    assert getattr(old, name) == value
+    assert old == parse_config(TrainingConfig, {**minimal, name: value}, "new.yml")
+    assert f'"{before}":{value}' in fingerprint(old)
+    with pytest.raises(ConfigError, match=f"both.yml: {before}"):
+        parse_config(TrainingConfig, {**minimal, name: value, before: value}, "both.yml")
+    with pytest.raises(ConfigError, match=f"bad.yml: {before}"):
+        parse_config(TrainingConfig, {**minimal, before: -1}, "bad.yml")
+
+
 INCIDENTAL: dict[str, Any] = {
     "output": "elsewhere",
     "resume_from": "compact",
@@ -165,12 +187,12 @@ DECISIVE: dict[str, Any] = {
     "loss": "l2",
     "iterations": 5,
     "batch": 2,
-    "start_probability": None,
+    "noisiest_probability": None,
     "initialize_from": "model.safetensors",
     "teacher": "model.safetensors",
-    "teacher_share": 0.5,
+    "distillation_weight": 0.5,
     "timestep_per_batch": True,
-    "real_weights_until": 0,
+    "binarize_weights_from": 0,
     "seed": 1,
     "precision": "bf16-mixed",
     "compile": True,

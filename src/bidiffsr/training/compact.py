@@ -51,7 +51,7 @@ def write_compact(path: Path, state: State, limit: int) -> None:
         TrainingError: no form is that small.
         OutputError: the place cannot be written to.
     """
-    data = shrink(state, limit)
+    data = compress(state, limit)
     for part, begin in zip(_parts(path), range(0, len(data), PART_BYTES), strict=False):
         piece = data[begin : begin + PART_BYTES]
         write_atomically(part, lambda temporary, piece=piece: temporary.write_bytes(piece))
@@ -69,7 +69,7 @@ def read_compact(path: Path) -> State:
     if not parts:
         raise TrainingError(f"{path}.000: no such file; expected a compact state in parts")
     try:
-        return grow(loads(b"".join(part.read_bytes() for part in parts)))
+        return decompress(loads(b"".join(part.read_bytes() for part in parts)))
     except Exception as error:  # torch raises many kinds for damaged files
         raise TrainingError(
             f"{path}.000 to {parts[-1].suffix}: a part is damaged or missing "
@@ -77,7 +77,7 @@ def read_compact(path: Path) -> State:
         ) from None
 
 
-def shrink(state: State, limit: int) -> memoryview:
+def compress(state: State, limit: int) -> memoryview:
     """The bytes of the richest form of ``state`` that takes at most ``limit`` of them.
 
     Raises:
@@ -94,7 +94,7 @@ def shrink(state: State, limit: int) -> memoryview:
     )
 
 
-def grow(compact: State) -> State:
+def decompress(compact: State) -> State:
     """A state that the trainer can go on from."""
     moments: dict[int, State] = {}
     if "network" in compact:

@@ -49,6 +49,6 @@ def load_teacher(config: TrainingConfig, place: Callable[[nn.Module], nn.Module]
             f"{config.teacher}: was trained for another diffusion or scale than model; a teacher "
             "must predict the same thing"
         )
-    if not config.teacher_share:
+    if not config.distillation_weight:
         return None
-    return Teacher(place(network.requires_grad_(False)), config.teacher_share)
+    return Teacher(place(network.requires_grad_(False)), config.distillation_weight)

@@ -59,7 +59,7 @@ class OnePerBatch:
 def timestep_sampler(config: TrainingConfig) -> TimestepSampler:
     """The sampler that a run asks for."""
     total = config.model.diffusion.schedule.timesteps
-    probability = config.start_probability
+    probability = config.noisiest_probability
     sampler: TimestepSampler = Uniform(total)
     if probability is not None and total > 1:
         sampler = MostlyNoisiest(total, probability)

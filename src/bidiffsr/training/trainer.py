@@ -127,6 +127,8 @@ class Trainer:
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
         self.diffusion = Diffusion(config.model.diffusion)
+        if config.accelerator == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("accelerator: cuda is not available here; choose auto or cpu")
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
         network = _channels_last(build_network(config.model.network))
@@ -199,10 +201,12 @@ class Trainer:
     def step(self, pictures: Tensor, conditions: Tensor) -> Tensor:
         """One update; returns the loss, detached."""
         config = self.config
-        torch.manual_seed(_mix(config.seed, self.iteration))  # dropout, timesteps and noise
+        torch.manual_seed(
+            _iteration_seed(config.seed, self.iteration)
+        )  # dropout, timesteps and noise
         timesteps = self._draw_timesteps(len(pictures)).to(self.fabric.device)
         self.network.train()
-        self._binarize_weights(self.iteration >= config.real_weights_until)
+        self._binarize_weights(self.iteration >= config.binarize_weights_from)
         batch, inputs = self._noised(pictures, conditions, timesteps)
         prediction = self._model(*inputs).float()
         loss = self._loss(prediction, batch, self.diffusion)
@@ -306,6 +310,6 @@ def _channels_last(network: nn.Module) -> nn.Module:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _mix(seed: int, iteration: int) -> int:
+def _iteration_seed(seed: int, iteration: int) -> int:
     """A seed of its own for each iteration (the golden-ratio hash of Knuth, 64 bits)."""
     return (seed + (iteration + 1) * 0x9E3779B97F4A7C15) % 2**63
