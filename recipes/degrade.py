@@ -1,6 +1,6 @@
 """Makes a benchmark of degraded low-resolution pictures, for `bidiffsr eval`.
 
-python recipes/degrade.py ../shared/data/validation/kodak24 runs/kodak24_degraded
+python recipes/degrade.py data/validation/kodak24 runs/kodak24_degraded
 
 The pictures are copied, and for each a low-resolution one is written that has gone through what
 models for everyday pictures are trained on (`bidiffsr.data.degradation`), each part with the
