@@ -15,8 +15,8 @@ from rich.console import Console
 from benchmarks.plot import plot_steps
 from benchmarks.systems import BIDIFFSR, SR3
 from bidiffsr.bench import (
-    Entry,
-    Report,
+    Case,
+    SpeedReport,
     System,
     Worker,
     describe_machine,
@@ -49,23 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     machine = describe_machine()
     with tempfile.TemporaryDirectory() as folder, progress_bars() as bars:
         task = bars.add_task("benchmark", total=None, status="writing models")
-        entries = entries_of(options, Path(folder))
+        cases = cases_of(options, Path(folder))
         result = None
-        for progress in measure(entries, options.rounds):
+        for progress in measure(cases, options.rounds):
             bars.update(task, completed=progress.done, total=progress.total, status=progress.status)
             result = progress.result
     assert result is not None
     command = " ".join(
         ["python -m benchmarks", *(sys.argv[1:] if arguments is None else arguments)]
     )
-    report = Report(result, machine | {"command": command, "commit": commit()})
+    report = SpeedReport(result, machine | {"command": command, "commit": commit()})
     console = Console(width=None if sys.stdout.isatty() else 200)
     for table in report.tables():
         console.print(table.rich())
     save(report, options.output)
 
 
-def entries_of(options: argparse.Namespace, folder: Path) -> list[Entry]:
+def cases_of(options: argparse.Namespace, folder: Path) -> list[Case]:
     """What to measure, the baseline of each size first."""
     changes = _SMALL if options.small else {}
     if options.model is not None:
@@ -78,9 +78,9 @@ def entries_of(options: argparse.Namespace, folder: Path) -> list[Entry]:
             (random_model(folder / "sr3.safetensors", rival), SR3),
         ]
     return [
-        entry
+        case
         for model, systems in models
-        for entry in plan(
+        for case in plan(
             model, options.sizes, options.threads, folder, chosen(systems, options.only)
         )
     ]
@@ -110,7 +110,7 @@ def commit() -> str:
         return "unknown"
 
 
-def save(report: Report, output: Path) -> None:
+def save(report: SpeedReport, output: Path) -> None:
     """``output`` with .json, .md, and .png where matplotlib is installed."""
     output.parent.mkdir(parents=True, exist_ok=True)
     data = json.dumps(report.as_dict(), indent=1, default=str) + "\n"

@@ -3,7 +3,8 @@
 python recipes/curve.py MODEL FOLDER [--pictures N] [--output curve] [--steps 1 2 4] [--noise 1 0.9]
     [--perception lpips]
 
-writes ``<output>.json`` with every score and ``<output>.png``, PSNR against NIQE or LPIPS.
+writes ``<output>.json`` with every score and ``<output>.png``, PSNR against NIQE, LPIPS or another
+metric of which lower is better.
 """
 
 from __future__ import annotations
@@ -20,23 +21,33 @@ from bidiffsr import Upscaler
 from bidiffsr.cli.app import write_text
 from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import SamplingConfig, parse_config
-from bidiffsr.evaluation import METRICS, bicubic, evaluate, niqe, summarize
-from bidiffsr.evaluation import Upscaler as Method
+from bidiffsr.evaluation import METRICS, Method, bicubic, evaluate, summarize
 from bidiffsr.evaluation.benchmark import Benchmark
 
 Point = dict[str, Any]
 
-# What may be drawn against PSNR; of both, lower is better.
-PERCEPTION = {
-    "niqe": "NIQE (lower: more like a photograph)",
-    "lpips": "LPIPS (lower: looks more like the original)",
-}
+DISTORTION = METRICS[0]
+PERCEPTION = {metric.name: metric for metric in METRICS if metric.lower_is_better}
+"""What may be drawn against it."""
 
 
 def score(folder: Path, method: Method, scale: int, pictures: int | None) -> Point:
     """Means over the folder's first pictures."""
     (mean,) = summarize(islice(evaluate(folder, method, scale), pictures))
     return dict(mean.means)
+
+
+def score_originals(folder: Path, scale: int, pictures: int | None) -> Point:
+    """The originals' means by the metrics that need nothing to compare with."""
+    highs = [pair.high for pair in islice(Benchmark.open(folder).pairs(scale), pictures)]
+    means: Point = {}
+    for metric in METRICS:
+        if metric.no_reference:
+            scores = [metric.score(high, high, scale) for high in highs]
+            found = [score for score in scores if score is not None]
+            if found:
+                means[metric.name] = sum(found) / len(found)
+    return means
 
 
 def samplings(
@@ -58,11 +69,7 @@ def curve(chosen: argparse.Namespace) -> list[Point]:
     made = Upscaler.from_pretrained(chosen.model)
     scale = made.config.scale
     points = [{"name": "bicubic"} | score(folder, bicubic, scale, pictures)]
-    originals = [
-        niqe(pair.high, crop=scale)
-        for pair in islice(Benchmark.open(folder).pairs(scale), pictures)
-    ]
-    points.append({"name": "original", "niqe": sum(originals) / len(originals)})
+    points.append({"name": "original"} | score_originals(folder, scale, pictures))
     for sampling in samplings(made.config.sampling, chosen.steps, chosen.noise, chosen.eta):
         config = made.config.model_copy(update={"sampling": sampling})
         upscaler = Upscaler(made.backend, config)
@@ -82,7 +89,7 @@ def _name(sampling: SamplingConfig) -> str:
 
 
 def plot(points: Sequence[Point], perception: str, title: str, path: Path) -> None:
-    """PSNR against a metric of `PERCEPTION`: left and up is better."""
+    """`DISTORTION` against a metric of `PERCEPTION`: left and up is better."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -92,20 +99,20 @@ def plot(points: Sequence[Point], perception: str, title: str, path: Path) -> No
     for steps in sorted({point["steps"] for point in points if "steps" in point}):
         line = [point for point in points if point.get("steps") == steps]
         line.sort(key=lambda point: point[perception])
-        values, psnrs = [p[perception] for p in line], [p["psnr"] for p in line]
-        axis.plot(values, psnrs, "o-", label=f"{steps} step{'s' * (steps > 1)}")
+        values = [point[perception] for point in line]
+        heights = [point[DISTORTION.name] for point in line]
+        axis.plot(values, heights, "o-", label=f"{steps} step{'s' * (steps > 1)}")
         for point in line:
             if steps > 1:
-                axis.annotate(
-                    f" {point['noise_scale']:g}", (point[perception], point["psnr"]), fontsize=8
-                )
+                place = point[perception], point[DISTORTION.name]
+                axis.annotate(f" {point['noise_scale']:g}", place, fontsize=8)
     plain, originals = points[0], points[1]
-    axis.plot(plain[perception], plain["psnr"], "ks", label="bicubic")
+    axis.plot(plain[perception], plain[DISTORTION.name], "ks", label="bicubic")
     if perception in originals:
-        label = f"{perception.upper()} of the originals"
+        label = f"{PERCEPTION[perception].heading} of the originals"
         axis.axvline(originals[perception], color="gray", linestyle=":", label=label)
-    axis.set_xlabel(PERCEPTION[perception])
-    axis.set_ylabel("PSNR of the luma, dB")
+    axis.set_xlabel(f"{PERCEPTION[perception].heading} (lower is better)")
+    axis.set_ylabel(DISTORTION.heading)
     axis.set_title(f"{title}\n(numbers: noise scale)")
     axis.legend()
     figure.savefig(path, dpi=110)
@@ -121,7 +128,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 0.9, 0.8])
     parser.add_argument("--eta", type=float, nargs="+", default=[0.0])
-    parser.add_argument("--perception", choices=PERCEPTION, default="niqe")
+    parser.add_argument("--perception", choices=PERCEPTION, default=next(iter(PERCEPTION)))
     chosen = parser.parse_args()
     points = curve(chosen)
     write_text(chosen.output.with_suffix(".json"), json.dumps(points, indent=1) + "\n")

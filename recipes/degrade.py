@@ -1,6 +1,6 @@
 """Makes a benchmark of degraded low-resolution pictures, for `bidiffsr eval`.
 
-python recipes/degrade.py ../shared/data/validation/kodak24 runs/kodak24_degraded
+python recipes/degrade.py data/validation/kodak24 runs/kodak24_degraded
 
 The pictures are copied, and for each a low-resolution one is written that has gone through what
 models for everyday pictures are trained on (`bidiffsr.data.degradation`), each part with the
@@ -31,7 +31,7 @@ def make(folder: Path, out: Path, scale: int, seed: int, share: float) -> int:
     """Write the benchmark; the number of its pictures."""
     if seed < 0:
         raise ConfigError(f"--seed is {seed}; expected a whole number from 0 up")
-    config = parse_config(DegradationConfig, {"share": share}, "options")
+    config = parse_config(DegradationConfig, {"probability": share}, "options")
     benchmark = Benchmark.open(folder)
     low = out / "LR_bicubic" / f"X{scale}"
     for number, pair in enumerate(benchmark.pairs(scale)):

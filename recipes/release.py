@@ -23,6 +23,7 @@ from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import load_yaml
 from bidiffsr.evaluation import METRICS
 from bidiffsr.models.container import open_model_file
+from bidiffsr.tables import TextTable
 
 
 def pack(card: dict[str, Any], run: Path) -> None:
@@ -48,13 +49,13 @@ def score(card: dict[str, Any], benchmarks: list[str], path: Path) -> None:
 def render(card: dict[str, Any], name: str, scores: dict[str, Any]) -> str:
     """The card, Markdown."""
     file = Path(card["file"])
-    with open_model_file(file) as opened:
-        config = opened.config
+    with open_model_file(file) as model:
+        config = model.config
     sets = [each["set"] for each in scores["methods"][0]["sets"]]
     known = {key for method in scores["methods"] for each in method["sets"] for key in each}
     metrics = [metric for metric in METRICS if metric.name in known]
     heads = [" / ".join(metric.heading for metric in metrics), *sets, "s/megapixel"]
-    rows = [heads, ["---"] * len(heads)]
+    rows = []
     for method in scores["methods"]:
         cells = [
             " / ".join(metric.cell(s.get(metric.name)) for metric in metrics)
@@ -63,14 +64,14 @@ def render(card: dict[str, Any], name: str, scores: dict[str, Any]) -> str:
         seconds = sum(s["seconds"] for s in method["sets"])
         pixels = sum(s["megapixels"] for s in method["sets"])
         rows.append([_title(card, method["method"]), *cells, f"{seconds / pixels:.2g}"])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = TextTable(heads, rows, text=heads).markdown()
     origin = "\n".join(f"- {key}: {value}" for key, value in config.provenance.items())
     network = config.network
     return (
         f"# {name}\n\n{card['summary'].strip()}\n\n"
         f"`{file}`: {file.stat().st_size / 1e6:.2f} MB, ×{config.scale}, BI-DiffSR's U-Net with "
         f"C = {network.channels} and {network.norm_groups} norm groups.\n\n"
-        f"## Scores\n\n{table}\n\n{card['scored'].strip()}\n\n"
+        f"## Scores\n\n{table}\n{card['scored'].strip()}\n\n"
         f"## Where it comes from\n\n{origin}\n\n"
         f"## What to know\n\n{card['notes'].strip()}\n"
     )

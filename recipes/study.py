@@ -27,11 +27,12 @@ from bidiffsr.cli.app import write_text
 from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import TrainingConfig, load_yaml, parse_config
 from bidiffsr.config.overrides import with_overrides
-from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
-from bidiffsr.evaluation import Upscaler as Method
+from bidiffsr.evaluation import METRICS, Method, bicubic, evaluate, summarize
 from bidiffsr.nn.counting import count, total
+from bidiffsr.tables import TextTable
+from bidiffsr.training.checkpoint import STATE_NAME
 from bidiffsr.training.cost import iteration_macs, iteration_time
-from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME, train
+from bidiffsr.training.trainer import MODEL_NAME, train
 
 SCORES_NAME = "scores.json"
 TIMED_NAME = "timed.json"
@@ -88,14 +89,14 @@ class Study:
     def _config(self, name: str) -> TrainingConfig:
         """The run's configuration, its iterations as many as the price allows."""
         run, values = self._text["runs"][name], self.values(name)
-        until = values.pop("real_weights_until", 0)
+        until = values.pop("binarize_weights_from", values.pop("real_weights_until", 0))
         config = parse_config(TrainingConfig, values, self._where)
         share = run.get("share", 1)
         if "minutes" in self._text:
             iterations = self._affordable(config, 60 * float(self._text["minutes"]) * share)
         else:
             iterations = round(float(self._text["macs"]) * share / iteration_macs(config))
-        values |= {"iterations": iterations, "real_weights_until": round(until * iterations)}
+        values |= {"iterations": iterations, "binarize_weights_from": round(until * iterations)}
         return parse_config(TrainingConfig, values, self._where)
 
     def _affordable(self, config: TrainingConfig, seconds: float) -> int:
@@ -130,14 +131,14 @@ class Study:
         """All runs that have scores, as a Markdown table."""
         first, *others = (metric.heading for metric in METRICS)
         names = [*_COLUMNS, *(f"ms/MP {name}" for name in _RATES)]
+        rows = [["bicubic", *[""] * (len(names) - 1), *_cells(self._bicubic)]]
         names += [f"1 step: {first}", *others, "steps", first, *others]
-        rows = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-        rows.append(f"| bicubic{_blank(-1)} | {_cells(self._bicubic)} |{' |' * (1 + len(METRICS))}")
         for name in self.names:
             path = self.output / name / SCORES_NAME
             if path.exists():
                 rows += _rows(name, json.loads(path.read_text()))
-        return "\n".join(rows) + "\n"
+        rows = [row + [""] * (len(names) - len(row)) for row in rows]
+        return TextTable(names, rows, text=_COLUMNS[:2]).markdown()
 
 
 def _cost(config: TrainingConfig) -> dict[str, float]:
@@ -152,25 +153,22 @@ def _cost(config: TrainingConfig) -> dict[str, float]:
     return {name: amount / 1e3 / _SIDE**2 for name, amount in amounts.items()}
 
 
-def _blank(more: int) -> str:
-    return " |" * (len(_COLUMNS) + len(_RATES) + more)
-
-
 def _milliseconds(cost: dict[str, float], rates: tuple[float, ...]) -> float:
     amounts = (cost["bits"], cost["floats"], cost["features"])
     return 1000 * sum(amount / rate for amount, rate in zip(amounts, rates, strict=True))
 
 
-def _rows(name: str, result: dict[str, Any]) -> list[str]:
+def _rows(name: str, result: dict[str, Any]) -> list[list[str]]:
+    """A row for each number of steps beside one, which the first of them has too."""
     runs = {int(steps): scores for steps, scores in result.items() if steps.isdigit()}
     minutes = f"{result['seconds'] / 60:.1f}"
-    cells = (str(result["iterations"]), _megapixels(result), minutes, *_prices(result))
-    first = " | ".join((result["what"], *cells))
-    lines = []
+    numbers = [str(result["iterations"]), _megapixels(result), minutes, *_prices(result)]
+    left = [name, result["what"], *numbers, *_cells(runs[1])]
+    rows = []
     for steps in sorted(runs.keys() - {1}) or [1]:
-        left = f"{name} | {first} | {_cells(runs[1])}" if not lines else _blank(len(METRICS) - 1)
-        lines.append(f"| {left} | {steps} | {_cells(runs[steps])} |")
-    return lines
+        rows.append([*left, str(steps), *_cells(runs[steps])])
+        left = [""] * len(left)
+    return rows
 
 
 # A run that was scored before these were kept has none of them.
@@ -188,9 +186,9 @@ def _prices(result: dict[str, Any]) -> list[str]:
     return [f"{cost['bits']:.1f}", f"{cost['floats']:.1f}", *times]
 
 
-def _cells(scores: dict[str, float | None]) -> str:
+def _cells(scores: dict[str, float | None]) -> list[str]:
     # A run that was scored before a metric came has none of it.
-    return " | ".join(metric.cell(scores.get(metric.name)) for metric in METRICS)
+    return [metric.cell(scores.get(metric.name)) for metric in METRICS]
 
 
 def main() -> int:

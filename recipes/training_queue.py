@@ -1,13 +1,12 @@
-"""Trains models on a rented GPU, which is used in slices of a few minutes.
+"""Trains models on rented machines, some minutes at a time.
 
-Such a machine starts bare, takes 64 MiB with each call and gives back 8 files of 16 MiB, 64 MiB
-in all. What lies on it stays while it is warm; a slice that was cut off goes on from there.
+Pictures travel there, and what goes on elsewhere travels back, in files as small as need be. What
+lies on a machine stays while it is rented: a slice that was cut off goes on from there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 import shlex
 import shutil
 import sys
@@ -28,16 +27,15 @@ from bidiffsr.images.find import find_images
 from bidiffsr.models.packed import load_packed, save_packed
 from bidiffsr.system.files import write_atomically
 from bidiffsr.system.memory import parse_bytes
+from bidiffsr.training.checkpoint import STATE_NAME
 from bidiffsr.training.compact import write_compact
 from bidiffsr.training.cost import iteration_macs
-from bidiffsr.training.state import opened
-from bidiffsr.training.trainer import MODEL_NAME, STATE_NAME
+from bidiffsr.training.state import loads
+from bidiffsr.training.trainer import MODEL_NAME
 
 PICTURES = Path("runs/pictures")
 COMPACT_NAME = "state"
 LOG_NAME = "log.jsonl"
-BROUGHT_BACK = 64 * 2**20
-"""Bytes of all that one call gives back."""
 
 
 class Run(NamedTuple):
@@ -57,7 +55,7 @@ _ON_A_GPU = (
     "--checkpoint_every=500",
     "--validation.folders=[]",
 )
-# At high resolution: compiling took longer than three minutes of a slice.
+# At high resolution compiling takes minutes, every time.
 _HIGH = ("--data.crop=96", "--batch=32", "--iterations=4000", "--compile=false")
 # At low resolution an iteration of a few crops is over before the next kernel has started.
 _LOW = (
@@ -98,8 +96,6 @@ _TOY = (
     "--compile=false",
 )
 
-_SLICE_MINUTES = 9
-
 _CHECKSUMS = "SHA256SUMS"
 # At most: a file's headers, padding and line of checksums; and what ends an archive.
 _TAR_FILE, _TAR_END = 4096, 16384
@@ -108,35 +104,29 @@ app = App(name="training_queue", help=__doc__, result_action="return_value")
 
 
 @app.command(name="list")
-def show(*, limit: str = "48M") -> None:
-    """Print the runs, the most valuable first, and the shards of their pictures.
-
-    Args:
-        limit: Of each shard, bytes.
-    """
+def show() -> None:
+    """Print the runs, the most valuable first, and the pictures that they need."""
     for name in QUEUE:
         config = _config(name)
         operations = 2 * iteration_macs(config) * config.iterations
         price = f"{name}: {config.iterations} iterations, {operations / 1e15:.0f} PFLOP"
         rate = QUEUE[name].rate
         if rate is not None:
-            minutes = config.iterations / rate / 60
-            slices = math.ceil(minutes / _SLICE_MINUTES)
-            price += f"; at {rate} iterations/s {minutes:.0f} minutes, {slices} slices"
+            price += f"; at {rate} iterations/s {config.iterations / rate / 60:.0f} minutes"
         print_result(price)
         print_result(
             "  "
             + shlex.join(["bidiffsr", "train", f"recipes/{_recipe(name).name}", *_tokens(name)])
         )
     originals = [folder for folder in _originals() if folder.is_dir()]
-    for number, files in enumerate(_shards(originals, parse_bytes(limit)) if originals else []):
-        size = sum(file.stat().st_size for file in files)
-        print_result(f"{_shard_name(number)}: {len(files)} pictures, {metric(size)}B")
+    files = find_images(originals) if originals else []
+    size = sum(file.stat().st_size for file in files)
+    print_result(f"pictures: {len(files)}, {metric(size)}B")
 
 
 @app.command
-def stage(out: Path, /, *folders: Path, limit: str = "48M") -> None:
-    """Pack pictures, as they are, into tar files that each fit one call.
+def stage(out: Path, /, *folders: Path, limit: str = "1G") -> None:
+    """Pack pictures, as they are, into tar files of a limited size.
 
     Args:
         out: The folder for them.
@@ -174,8 +164,10 @@ def train_slice(
     /,
     *,
     out: Path,
-    minutes: float = _SLICE_MINUTES,
+    minutes: float | None = None,
     resume: Path | None = None,
+    limit: str | None = None,
+    part: str | None = None,
     toy: bool = False,
 ) -> int:
     """Train one run for some minutes; then write what goes on elsewhere, and the packed model.
@@ -186,11 +178,14 @@ def train_slice(
     Args:
         name: Of the run.
         out: The folder to bring back.
-        minutes: To train; starting and writing take about another.
+        minutes: To train; starting and writing take some time more. Default: to the end.
         resume: A folder that an earlier slice brought back.
+        limit: Of all files in the folder together, bytes. Default: none; then nothing is left out
+            that fits into a compact state.
+        part: Of each file of the state, bytes. Default: one file.
         toy: A network and a run so small that a CPU does it in seconds.
     """
-    more = [f"--minutes={minutes}"]
+    more = [] if minutes is None else [f"--minutes={minutes}"]
     if toy:
         more += [f"--output=runs/toy_{name}", *_TOY]
     if resume is not None:
@@ -205,8 +200,11 @@ def train_slice(
     brought = [out / f"{name}.safetensors", out / LOG_NAME]
     save_packed(brought[0], model.config, model.tensors)
     shutil.copy(folder / LOG_NAME, brought[1])
-    room = BROUGHT_BACK - sum(file.stat().st_size for file in brought)
-    write_compact(out / COMPACT_NAME, opened((folder / STATE_NAME).read_bytes()), room)
+    room = None
+    if limit is not None:
+        room = parse_bytes(limit) - sum(file.stat().st_size for file in brought)
+    state = loads((folder / STATE_NAME).read_bytes())
+    write_compact(out / COMPACT_NAME, state, room, None if part is None else parse_bytes(part))
     return code
 
 

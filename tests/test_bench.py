@@ -19,9 +19,9 @@ from torch import nn
 
 from bidiffsr.bench import (
     INSTALLED,
-    Entry,
-    Report,
+    Case,
     Result,
+    SpeedReport,
     TorchEager,
     Worker,
     WorkerError,
@@ -51,8 +51,8 @@ def workload(tmp_path: Path) -> Workload:
     return Workload(tmp_path / "model.safetensors", 8, 1, tmp_path)
 
 
-def result_of(entries: list[Entry], rounds: int = 3) -> Result:
-    *steps, last = measure(entries, rounds)
+def result_of(cases: list[Case], rounds: int = 3) -> Result:
+    *steps, last = measure(cases, rounds)
     assert all(step.result is None for step in steps)
     assert [step.done for step in steps] == sorted(step.done for step in steps)
     assert last.done == last.total
@@ -82,13 +82,13 @@ def test_distance() -> None:
 
 def test_systems_are_compared_with_the_first(workload: Workload) -> None:
     systems = [Fake("base"), Fake("same"), Fake("other", offset=5.0)]
-    result = result_of([Entry(system, workload, 1) for system in systems])
+    result = result_of([Case(system, workload, 1) for system in systems])
     assert [row.system for row in result.rows] == ["base", "same", "other"]
     assert [row.agrees for row in result.rows] == [True, True, False]
     assert [row.relative_l2 for row in result.rows[:2]] == [0.0, 0.0]
     assert all(len(row.milliseconds) == 3 and row.peak_mb > 10 for row in result.rows)
     assert result.rows[0].ratio == 1.0
-    text = Report(result, {}).markdown()
+    text = SpeedReport(result, {}).markdown()
     assert "DIFFERS" in text and "| same | model | 8² | 1 |" in text
 
 
@@ -99,7 +99,7 @@ def test_what_cannot_run_is_listed_with_its_reason(workload: Workload) -> None:
         Fake("fails", trouble="raise"),
         Fake("dies", trouble="die"),
     ]
-    result = result_of([Entry(system, workload, 1) for system in systems], rounds=1)
+    result = result_of([Case(system, workload, 1) for system in systems], rounds=1)
     assert [row.system for row in result.rows] == ["works"]
     assert {one.system: one.reason for one in result.skipped} == {
         "absent": "nothing is installed",
@@ -110,30 +110,30 @@ def test_what_cannot_run_is_listed_with_its_reason(workload: Workload) -> None:
 
 def test_baselines_are_of_the_same_size_and_threads(workload: Workload) -> None:
     larger = replace(workload, size=16)
-    entries = [
-        Entry(Fake(label, float(size)), where, threads)
+    cases = [
+        Case(Fake(label, float(size)), where, threads)
         for size, where in ((8, workload), (16, larger))
         for threads in (1, 2)
         for label in ("first", "second")
     ]
-    result = result_of(entries, rounds=1)
+    result = result_of(cases, rounds=1)
     assert [row.ratio for row in result.rows if row.system == "first"] == [1.0] * 4
     # Each workload has its own reference, whatever the threads.
     assert all(row.agrees for row in result.rows)
-    scaling = next(table for table in Report(result, {}).tables() if table.title == "threads")
+    scaling = next(table for table in SpeedReport(result, {}).tables() if table.title == "threads")
     assert len(scaling.rows) == 4
 
 
 def test_plan_adds_fewer_threads_where_it_is_worth_it(tmp_path: Path) -> None:
     model = save_tiny_model(tmp_path / "tiny.safetensors")
-    entries = plan(model, [8, 16], 5, tmp_path, [TorchEager(), Fake("fake")])
-    found = [(entry.system.name, entry.workload.size, entry.threads) for entry in entries]
+    cases = plan(model, [8, 16], 5, tmp_path, [TorchEager(), Fake("fake")])
+    found = [(case.system.name, case.workload.size, case.threads) for case in cases]
     eager = TorchEager().name
     assert found == [
         *((name, size, 5) for size in (8, 16) for name in (eager, "fake")),
         *((eager, 8, threads) for threads in (1, 2, 4)),
     ]
-    assert {entry.workload.timestep for entry in entries} == {1}
+    assert {case.workload.timestep for case in cases} == {1}
 
 
 def test_plan_refuses(tmp_path: Path) -> None:

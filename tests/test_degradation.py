@@ -33,7 +33,7 @@ def example() -> NDArray[np.uint8]:
 def only(**parts: float) -> DegradationConfig:
     """Always what is named, and nothing else."""
     return DegradationConfig.model_validate(
-        {"share": 1, "blur": 0, "noise": 0, "jpeg": None, **parts}
+        {"probability": 1, "blur": 0, "noise": 0, "jpeg": None, **parts}
     )
 
 
@@ -74,12 +74,12 @@ def test_chance_zero_changes_nothing() -> None:
     low = example()
     random = np.random.default_rng(0)
     for _ in range(5):
-        assert np.array_equal(degrade(low, DegradationConfig(share=0), random), low)
+        assert np.array_equal(degrade(low, DegradationConfig(probability=0), random), low)
 
 
 def test_it_is_a_function_of_its_random_numbers_alone() -> None:
     first, again, other = (
-        degrade(example(), DegradationConfig(share=1), np.random.default_rng(seed))
+        degrade(example(), DegradationConfig(probability=1), np.random.default_rng(seed))
         for seed in (4, 4, 5)
     )
     assert np.array_equal(first, again)
@@ -94,18 +94,20 @@ def test_crops_keep_their_pictures_and_places() -> None:
             [EXAMPLE.parent], scale=4, crop=48, seed=3, length=8, degradation=degradation
         )
 
-    plain, degraded = crops(None), crops(DegradationConfig(share=1))
+    plain, degraded = crops(None), crops(DegradationConfig(probability=1))
     for index in range(8):
         (high, cond), (same, worse) = plain[index], degraded[index]
         assert torch.equal(high, same)
         assert worse.shape == cond.shape and not torch.equal(cond, worse)
         assert (worse - high).square().mean() > 0.9 * (cond - high).square().mean()
         assert (worse - cond).abs().mean() < 0.1
-    unharmed = crops(DegradationConfig(share=0))
+    unharmed = crops(DegradationConfig(probability=0))
     assert all(torch.equal(plain[index][1], unharmed[index][1]) for index in range(8))
 
 
-@pytest.mark.parametrize("wrong", [{"blur": -1}, {"jpeg": 0}, {"share": 1.5}, {"fog": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"blur": -1}, {"jpeg": 0}, {"probability": 1.5}, {"share": 1.5}, {"fog": 1}]
+)
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
         DegradationConfig.model_validate(wrong)
@@ -133,7 +135,7 @@ def test_the_recipe_makes_a_benchmark(tmp_path: Path) -> None:
     ("arguments", "reason"),
     [
         (["missing", "out"], "missing: no such folder"),
-        ([str(EXAMPLE.parent), "out", "--share", "2"], "share: Input should be less"),
+        ([str(EXAMPLE.parent), "out", "--share", "2"], "probability: Input should be less"),
         ([str(EXAMPLE.parent), "out", "--seed", "-1"], "--seed is -1"),
         ([str(EXAMPLE.parent), "out", "--scale", "0"], "scale is 0"),
         ([str(EXAMPLE.parent), str(EXAMPLE)], "demo.png"),

@@ -175,7 +175,13 @@ def test_scratch_of_pictures_beyond_int_follows_from_small_ones(tensors: dict[st
 # The functions for tests and measurements.
 
 
-def accumulators(outputs: int = 4, size: int = 3, stride: int = 1, **changes: Any) -> Any:
+def accumulators(
+    outputs: int = 4,
+    size: int = 3,
+    stride: int = 1,
+    x: Any = None,
+    tensors: dict[str, Any] | None = None,
+) -> Any:
     inputs = 5
     channels = (outputs, inputs * size * size)
     columns = tuple(max(0, side) for side in (channels[0], (channels[1] + 7) // 8))
@@ -186,8 +192,9 @@ def accumulators(outputs: int = 4, size: int = 3, stride: int = 1, **changes: An
     }
     for name in ("bias_in", "slope", "bias_out"):
         arrays[f"block.activation.{name}"] = np.zeros((1, columns[0]), np.float32)
-    x = changes.pop("x", np.ones((inputs, 4, 6), np.float32))
-    return _native.binary_accumulators(x, arrays | changes, outputs, size, stride, "")
+    arrays |= tensors or {}
+    x = np.ones((inputs, 4, 6), np.float32) if x is None else x
+    return _native.binary_accumulators(x, arrays, outputs, size, stride, "")
 
 
 @pytest.mark.parametrize("size", [-3, -1, 0, 2, 4, 5, 7])
@@ -218,9 +225,9 @@ def test_accumulators_refuse_tensors_of_another_shape_and_inputs_of_another_orde
     assert (accumulators()[:, 1:-1, 1:-1] == -45).all()
     for name in ("conv.weight.signs", "shift.bias", "activation.slope"):
         with pytest.raises(ValueError, match=name):
-            accumulators(**{f"block.{name}": np.zeros((3, 1), np.float32)})
+            accumulators(tensors={f"block.{name}": np.zeros((3, 1), np.float32)})
     with pytest.raises(ValueError, match="time groups"):
-        accumulators(**{"block.shift.bias": np.zeros((0, 5), np.float32)})
+        accumulators(tensors={"block.shift.bias": np.zeros((0, 5), np.float32)})
     for other in other_orders(np.ones((5, 4, 6), np.float32)):
         with pytest.raises(TypeError):
             accumulators(x=other)

@@ -292,7 +292,7 @@ def test_means_per_set() -> None:
 
 
 def test_markdown() -> None:
-    assert render({"Bicubic": iter(SCORES), "a|b": SCORES[1:2]}, 4).markdown() == (
+    assert render({"Bicubic": iter(SCORES), "a|b": SCORES[1:2]}, 4).table().markdown() == (
         "| Method | Set | Pictures | PSNR (dB) | SSIM | NIQE | LPIPS | s/megapixel |\n"
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
         "| Bicubic | Set5 | 2 | 32.00 | 0.5000 | 4.00 (1 of 2) | 0.2500 | 2 |\n"
@@ -304,7 +304,7 @@ def test_markdown() -> None:
 def test_terminal_table() -> None:
     console = Console(width=120, file=io.StringIO())
     with console.capture() as capture:
-        console.print(render({"[bold]mine[/bold]": SCORES}, 4).table())
+        console.print(render({"[bold]mine[/bold]": SCORES}, 4).table().rich())
     shown = capture.get()
     for text in ("x4", "[bold]mine[/bold]", "Set5", "32.00", "0.5000", "4.00 (1 of 2)"):
         assert text in shown
@@ -344,4 +344,4 @@ def test_dictionary_is_strict_json() -> None:
 def test_nothing_scored_renders_empty() -> None:
     report = render({}, 2)
     assert report.as_dict() == {"scale": 2, "methods": []}
-    assert report.markdown().count("\n") == 2
+    assert report.table().markdown().count("\n") == 2

@@ -117,7 +117,7 @@ def test_evaluation_full_precision_and_real_weights_stay_with_the_modules() -> N
     assert isinstance(block.eval()(x, group), Tensor)
     with pytest.raises(AssertionError, match="fused"):
         block.train()(x, group)
-    block.conv.binarize_weight = None  # as ``real_weights_until`` has it
+    block.conv.binarize_weight = None  # as ``binarize_weights_from`` has it
     assert isinstance(block(x, group), Tensor)
 
 

@@ -22,6 +22,7 @@ _INFERENCE = {*_PICTURES, *_NETWORKS, *_RUNNING, "upscaling"}
 _WORK = {*_INFERENCE, "batch", "evaluation", "data", "training", "bench"}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "tables": set(),
     "binary": {"errors"},
     "config": {"errors", "binary"},
     "system": {"errors"},
@@ -33,10 +34,10 @@ LAYERS: dict[str, set[str]] = {
     "backends": {*_NETWORKS, "diffusion", "models", "_native"},
     "upscaling": {*_PICTURES, *_RUNNING},
     "batch": {*_PICTURES, "upscaling"},
-    "evaluation": {*_PICTURES, "models"},
+    "evaluation": {*_PICTURES, "models", "tables"},
     "data": _PICTURES,
     "training": {*_INFERENCE, "data", "evaluation"},
-    "bench": {*_NETWORKS, "models", "backends"},
+    "bench": {*_NETWORKS, "models", "backends", "tables"},
     "bidiffsr": {*_INFERENCE, "evaluation"},
     "cli": {*_WORK, "bidiffsr"},
     "__main__": {"cli"},

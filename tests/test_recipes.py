@@ -69,14 +69,14 @@ def test_runs_of_a_study_cost_the_same(tmp_path: Path, pictures: Path) -> None:
         "half": {"what": "x", "share": 0.5},
         "wide": {"what": "x", "change": {"model.network.channels": 16}},
         "crop": {"what": "x", "change": {"data.crop": 64}},
-        "weights": {"what": "x", "change": {"real_weights_until": 0.5}},
+        "weights": {"what": "x", "change": {"binarize_weights_from": 0.5}},
     }
     made = study.Study(write_study(tmp_path / "s.yml", pictures, runs, macs=1e12))
     configs = {name: made._config(name) for name in runs}
     for name, config in configs.items():
         price = config.iterations * iteration_macs(config)
         assert price == pytest.approx(0.5e12 if name == "half" else 1e12, rel=0.02), name
-    assert configs["weights"].real_weights_until == round(configs["weights"].iterations / 2)
+    assert configs["weights"].binarize_weights_from == round(configs["weights"].iterations / 2)
 
 
 def test_a_study_trains_what_is_missing_and_tells_of_all(tmp_path: Path, pictures: Path) -> None:

@@ -30,8 +30,9 @@ from bidiffsr.images.image import to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import BiDiffSRUNet, build_network
-from bidiffsr.training.state import sealed
-from bidiffsr.training.trainer import learning_rate, train
+from bidiffsr.training.optimizer import learning_rate
+from bidiffsr.training.state import dumps
+from bidiffsr.training.trainer import train
 from helpers import largest_file, scramble, tiny_network_config
 from training_runs import run, state_of
 
@@ -75,7 +76,7 @@ def configure(output: Path, pictures: Path, **changes: Any) -> TrainingConfig:
             "warmup": 3,
             "ema_decay": 0.7,
         },
-        "start_probability": 0.3,
+        "noisiest_probability": 0.3,
         "iterations": ITERATIONS,
         "batch": 2,
         "seed": 5,
@@ -104,8 +105,11 @@ def assert_same(found: Any, expected: Any, where: str = "state") -> None:
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
+    """The lines of the log, without what the clock says."""
     lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    found = [json.loads(line) for line in lines]
+    assert all(0 <= record.pop("data_wait") <= 1 for record in found)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +162,6 @@ def in_a_process(code: str, *arguments: object) -> subprocess.CompletedProcess[s
 TRAIN_UNTIL_KILLED = """
 import os, signal, sys
 from bidiffsr.config import TrainingConfig
-from bidiffsr.training.state import sealed
 from bidiffsr.training.trainer import train
 
 config, last = TrainingConfig.model_validate_json(sys.argv[1]), int(sys.argv[2])
@@ -236,7 +239,7 @@ def test_what_does_not_change_the_weights_may_change(
         {"seed": 6},
         {"batch": 3},
         {"loss": "l2"},
-        {"start_probability": None},
+        {"noisiest_probability": None},
         {"data": {"crop": 16}},
         {"optimizer": {"learning_rate": 2e-2}},
         {"model": {"scale": 2}},
@@ -396,7 +399,11 @@ def test_a_perfect_student_of_its_teacher_has_nothing_to_learn(
     losses: dict[float, Any] = {
         share: run(
             configure(
-                tmp_path / f"share {share}", pictures, **changes, teacher_share=share, iterations=1
+                tmp_path / f"share {share}",
+                pictures,
+                **changes,
+                distillation_weight=share,
+                iterations=1,
             )
         )[0].loss
         for share in (0.0, 0.5, 1.0)
@@ -445,14 +452,23 @@ def _recording(calls: list[Tensor], method: Any) -> Any:
 def test_real_weights_are_binarized_from_the_given_iteration_on(
     pictures: Path, tmp_path: Path
 ) -> None:
-    real = run(configure(tmp_path / "real", pictures, real_weights_until=ITERATIONS))
-    first = run(configure(tmp_path / "first", pictures, real_weights_until=3))
+    real = run(configure(tmp_path / "real", pictures, binarize_weights_from=ITERATIONS))
+    first = run(configure(tmp_path / "first", pictures, binarize_weights_from=3))
     binary = run(configure(tmp_path / "binary", pictures))
     assert [a.loss == b.loss for a, b in zip(real, first, strict=True)] == [True] * 3 + [False] * 4
     assert real[2].loss != binary[2].loss  # the first answer is 0, whatever the weights
-    run(configure(tmp_path / "stopped", pictures, real_weights_until=3), stop_after=2)
-    run(configure(tmp_path / "stopped", pictures, real_weights_until=3))
+    run(configure(tmp_path / "stopped", pictures, binarize_weights_from=3), stop_after=2)
+    run(configure(tmp_path / "stopped", pictures, binarize_weights_from=3))
     assert_same(state_of(tmp_path / "stopped"), state_of(tmp_path / "first"))
+
+
+def test_a_missing_accelerator_is_one_line(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TrainingError, match="accelerator: cuda is not available"):
+        run(configure(tmp_path / "run", pictures, accelerator="cuda"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run(pictures: Path, tmp_path: Path) -> None:
@@ -622,7 +638,7 @@ def test_what_goes_on_updates_each_weight_by_its_own_moments(
     for moments in state["optimizer"]["state"].values():
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = moments[name].contiguous()
-    (tmp_path / "run" / "state.pt").write_bytes(sealed(state))
+    (tmp_path / "run" / "state.pt").write_bytes(dumps(state))
     run(config)
     run(configure(tmp_path / "whole", pictures))
     for name, value in load_file(tmp_path / "whole" / "model.safetensors").items():

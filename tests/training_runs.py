@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bidiffsr.config import TrainingConfig
-from bidiffsr.training.state import opened
-from bidiffsr.training.trainer import STATE_NAME, TrainingProgress, train
+from bidiffsr.training.checkpoint import STATE_NAME
+from bidiffsr.training.state import loads
+from bidiffsr.training.trainer import TrainingProgress, train
 
 
 def run(config: TrainingConfig, stop_after: int | None = None) -> list[TrainingProgress]:
@@ -23,4 +24,4 @@ def run(config: TrainingConfig, stop_after: int | None = None) -> list[TrainingP
 
 def state_of(folder: Path) -> dict[str, Any]:
     """The checkpoint of a run's folder."""
-    return opened((folder / STATE_NAME).read_bytes())
+    return loads((folder / STATE_NAME).read_bytes())

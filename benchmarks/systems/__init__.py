@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.systems.openvino_systems import OpenVINO
 from benchmarks.systems.torch_systems import TorchBinarizedOnce
-from bidiffsr.bench import Engine, System, TorchEager
+from bidiffsr.bench import EngineSystem, System, TorchEager
 
 # The first is what the others' times and outputs are compared with.
 BIDIFFSR: tuple[System, ...] = (
@@ -16,8 +16,8 @@ BIDIFFSR: tuple[System, ...] = (
     OpenVINO("BinaryConvolution", "f32", binary=True),
     OpenVINO("BinaryConvolution", "bf16", binary=True),
     OpenVINO("BinaryConvolution", "bf16", binary=True, int8=True),
-    Engine("exact"),
-    Engine("fast"),
+    EngineSystem("exact"),
+    EngineSystem("fast"),
 )
 SR3: tuple[System, ...] = (
     TorchEager(),

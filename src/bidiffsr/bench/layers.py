@@ -36,8 +36,8 @@ def layer_rows(
     """The rows of a profile, the slowest kind first.
 
     Args:
-        profile: (milliseconds, multiply-accumulates) by kind (``bidiffsr.engine.Engine.profile``).
-        ceilings: as far as measured (``bidiffsr.engine.ceilings``).
+        profile: (milliseconds, multiply-accumulates) by kind (`Engine.profile`).
+        ceilings: as far as measured (`backends.engine.ceilings`).
         fast: whether full-precision convolutions may use bfloat16.
     """
     binary = ceilings.get("popcount_tmacs", 0) * 1e12

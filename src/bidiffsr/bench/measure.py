@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.bench.layers import LayerRow, layer_rows
-from bidiffsr.bench.systems import Engine, System, Workload
+from bidiffsr.bench.systems import EngineSystem, System, Workload
 from bidiffsr.bench.worker import Worker, WorkerError
 from bidiffsr.errors import ConfigError
 from bidiffsr.models.container import open_model_file
@@ -24,7 +24,7 @@ _PAUSE = 0.03
 
 
 @dataclass(frozen=True)
-class Entry:
+class Case:
     """One line of the measurement: a system on a workload with so many threads."""
 
     system: System
@@ -39,7 +39,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one entry."""
+    """What was measured of one case."""
 
     system: str
     model: str
@@ -49,13 +49,13 @@ class Row:
     fastest_ms: float
     ratio: float
     """Median over rounds of its time relative to the baseline's in the same round. The baseline
-    is the first entry of the same size and threads."""
+    is the first case of the same size and threads."""
     peak_mb: float
     """Peak resident set of a process that does nothing else, from its start on."""
     growth_mb: float
     """The part of it that came after libraries were imported."""
     relative_l2: float
-    """Distance of its output to that of the first entry with the same workload."""
+    """Distance of its output to that of the first case with the same workload."""
     agrees: bool
     """Whether that is within the system's tolerance."""
     milliseconds: list[float] = field(repr=False)
@@ -63,7 +63,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Skipped:
-    """An entry that did not run."""
+    """A case that did not run."""
 
     system: str
     size: int
@@ -78,12 +78,12 @@ class Result:
     rows: list[Row]
     skipped: list[Skipped]
     layers: dict[str, list[LayerRow]]
-    """By the label of the engine's entry."""
+    """By the label of the engine's case."""
     ceilings: dict[str, float]
 
 
 @dataclass(frozen=True)
-class Progress:
+class MeasurementProgress:
     """After each loading, step, and at the end."""
 
     done: int
@@ -94,7 +94,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Times:
-    """Statistics of one entry's times."""
+    """Statistics of one case's times."""
 
     median: float
     fastest: float
@@ -103,7 +103,7 @@ class Times:
 
 def plan(
     model: Path, sizes: Sequence[int], threads: int, folder: Path, systems: Sequence[System]
-) -> list[Entry]:
+) -> list[Case]:
     """Every system at every size, and those that scale with fewer threads at the first one.
 
     Args:
@@ -126,10 +126,10 @@ def plan(
         )
     timestep = config.diffusion.schedule.timesteps // 2
     workloads = [Workload(model, size, timestep, folder) for size in sizes]
-    entries = [Entry(system, workload, threads) for workload in workloads for system in systems]
+    cases = [Case(system, workload, threads) for workload in workloads for system in systems]
     fewer = [1 << power for power in range(threads.bit_length()) if 1 << power < threads]
-    return entries + [
-        Entry(system, workloads[0], count) for count in fewer for system in systems if system.scales
+    return cases + [
+        Case(system, workloads[0], count) for count in fewer for system in systems if system.scales
     ]
 
 
@@ -162,43 +162,43 @@ def summarize(times: Sequence[float], baseline: Sequence[float]) -> Times:
     return Times(statistics.median(times), min(times), statistics.median(ratios))
 
 
-def measure(entries: Sequence[Entry], rounds: int) -> Iterator[Progress]:
-    """Measure all entries; those of one size take turns, all sizes one after the other.
+def measure(cases: Sequence[Case], rounds: int) -> Iterator[MeasurementProgress]:
+    """Measure all cases; those of one size take turns, all sizes one after the other.
 
     What cannot run is left out and listed with its reason. The last item has the result.
 
     Args:
-        entries: the first of a workload is the reference for the others' outputs, and the first
+        cases: the first of a workload is the reference for the others' outputs, and the first
             of a size and thread count is what their times are compared with.
-        rounds: timed steps of each entry; two more go before.
+        rounds: timed steps of each case; two more go before.
     """
     rows, skipped = [], []
     layers: dict[str, list[LayerRow]] = {}
     ceilings: dict[str, float] = {}
-    sizes = list(dict.fromkeys(entry.workload.size for entry in entries))
-    total = len(entries) * (rounds + 1)
+    sizes = list(dict.fromkeys(case.workload.size for case in cases))
+    total = len(cases) * (rounds + 1)
     done = 0
     for size in sizes:
-        chosen = [entry for entry in entries if entry.workload.size == size]
+        chosen = [case for case in cases if case.workload.size == size]
         with ExitStack() as stack:
             group = _Group(stack)
-            for entry in chosen:
+            for case in chosen:
                 done += 1
-                yield Progress(done, total, f"loading {entry.label}")
-                group.load(entry)
+                yield MeasurementProgress(done, total, f"loading {case.label}")
+                group.load(case)
             for index, _ in take_turns(group.steps, 1):
-                yield Progress(done, total, f"warming up {group.entries[index].label}")
+                yield MeasurementProgress(done, total, f"warming up {group.cases[index].label}")
             for index, milliseconds in take_turns(group.steps, rounds):
                 done += 1
                 group.times[index].append(milliseconds)
-                status = f"{group.entries[index].system.name} {milliseconds:.0f} ms"
-                yield Progress(done, total, status)
-            done += rounds * (len(chosen) - len(group.entries))
+                status = f"{group.cases[index].system.name} {milliseconds:.0f} ms"
+                yield MeasurementProgress(done, total, status)
+            done += rounds * (len(chosen) - len(group.cases))
             rows += group.rows()
             skipped += group.skipped
             ceilings = ceilings or group.ceilings()
             layers |= group.layers(ceilings)
-    yield Progress(total, total, "", Result(rows, skipped, layers, ceilings))
+    yield MeasurementProgress(total, total, "", Result(rows, skipped, layers, ceilings))
 
 
 class _Group:
@@ -206,36 +206,36 @@ class _Group:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self.entries: list[Entry] = []
+        self.cases: list[Case] = []
         self.workers: list[Worker] = []
         self.times: list[list[float]] = []
         self.distances: list[float] = []
         self.skipped: list[Skipped] = []
         self._references: dict[Workload, NDArray[np.float32]] = {}
 
-    def load(self, entry: Entry) -> None:
+    def load(self, case: Case) -> None:
         """Start a worker and have it compute once; on failure note the reason."""
-        reason = entry.system.unavailable()
+        reason = case.system.unavailable()
         if reason is None:
             try:
-                self._start(entry)
+                self._start(case)
             except WorkerError as error:
                 reason = str(error)
         if reason is not None:
-            name, size = entry.system.name, entry.workload.size
-            self.skipped.append(Skipped(name, size, entry.threads, reason))
+            name, size = case.system.name, case.workload.size
+            self.skipped.append(Skipped(name, size, case.threads, reason))
 
-    def _start(self, entry: Entry) -> None:
-        if entry.system.prepares:
-            with Worker(entry.threads) as preparing:
-                preparing.call("prepare", entry.system, entry.workload)
+    def _start(self, case: Case) -> None:
+        if case.system.prepares:
+            with Worker(case.threads) as preparing:
+                preparing.call("prepare", case.system, case.workload)
         with ExitStack() as unless_ready:
-            worker = unless_ready.enter_context(Worker(entry.threads))
-            worker.call("load", entry.system, entry.workload, entry.threads)
+            worker = unless_ready.enter_context(Worker(case.threads))
+            worker.call("load", case.system, case.workload, case.threads)
             output = worker.call("output")
             self._stack.push(unless_ready.pop_all())
-        expected = self._references.setdefault(entry.workload, output)
-        self.entries.append(entry)
+        expected = self._references.setdefault(case.workload, output)
+        self.cases.append(case)
         self.workers.append(worker)
         self.times.append([])
         self.distances.append(relative_l2(output, expected))
@@ -248,25 +248,25 @@ class _Group:
         """Everything but the profiles."""
         baselines: dict[int, list[float]] = {}
         rows = []
-        for index, entry in enumerate(self.entries):
+        for index, case in enumerate(self.cases):
             times = self.times[index]
-            baseline = baselines.setdefault(entry.threads, times)
+            baseline = baselines.setdefault(case.threads, times)
             summary = summarize(times, baseline)
             peak, growth = self.workers[index].call("memory")
             distance = self.distances[index]
             rows.append(
                 Row(
-                    system=entry.system.name,
-                    model=entry.workload.model.stem,
-                    size=entry.workload.size,
-                    threads=entry.threads,
+                    system=case.system.name,
+                    model=case.workload.model.stem,
+                    size=case.workload.size,
+                    threads=case.threads,
                     median_ms=summary.median,
                     fastest_ms=summary.fastest,
                     ratio=summary.ratio,
                     peak_mb=peak,
                     growth_mb=growth,
                     relative_l2=distance,
-                    agrees=distance <= entry.system.tolerance,
+                    agrees=distance <= case.system.tolerance,
                     milliseconds=times,
                 )
             )
@@ -274,25 +274,25 @@ class _Group:
 
     def ceilings(self) -> dict[str, float]:
         """What the CPU can do, from a worker that holds an engine."""
-        for entry, worker in self._engines():
-            return _if_it_can(worker, "ceilings", entry.threads)
+        for case, worker in self._engines():
+            return _if_it_can(worker, "ceilings", case.threads)
         return {}
 
     def layers(self, ceilings: Mapping[str, float]) -> dict[str, list[LayerRow]]:
         """The engines' profiles."""
         return {
-            entry.label: layer_rows(profile, ceilings, fast=entry.system.precision == "fast")
-            for entry, worker in self._engines()
+            case.label: layer_rows(profile, ceilings, fast=case.system.precision == "fast")
+            for case, worker in self._engines()
             if (profile := _if_it_can(worker, "profile"))
         }
 
     def _engines(self) -> list[tuple[Any, Worker]]:
         """Those with the most threads, which the ceilings are measured with."""
-        most = max((entry.threads for entry in self.entries), default=0)
+        most = max((case.threads for case in self.cases), default=0)
         return [
-            (entry, worker)
-            for entry, worker in zip(self.entries, self.workers, strict=True)
-            if isinstance(entry.system, Engine) and entry.threads == most
+            (case, worker)
+            for case, worker in zip(self.cases, self.workers, strict=True)
+            if isinstance(case.system, EngineSystem) and case.threads == most
         ]
 
 

@@ -10,46 +10,17 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bidiffsr.bench.measure import Result, Row
 from bidiffsr.system.cpus import usable_cpus
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from bidiffsr.tables import TextTable
 
 _PACKAGES = ("bidiffsr", "numpy", "torch", "openvino", "nncf")
 
 
 @dataclass(frozen=True)
-class TextTable:
-    """A table of strings; the first column is text, the others are numbers."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-    def rich(self) -> Table:
-        """For a terminal."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=self.title, title_justify="left")
-        for index, column in enumerate(self.columns):
-            table.add_column(column, justify="right" if index else "left")
-        for row in self.rows:
-            table.add_row(*map(Text, row))
-        return table
-
-    def markdown(self) -> str:
-        """With its title above, if it has one."""
-        rule = ["---", *["---:"] * (len(self.columns) - 1)]
-        lines = [" | ".join(cells) for cells in (self.columns, rule, *self.rows)]
-        return f"{self.title}\n\n" + "".join(f"| {line} |\n" for line in lines)
-
-
-@dataclass(frozen=True)
-class Report:
+class SpeedReport:
     """A result and where it came from."""
 
     result: Result
@@ -62,12 +33,12 @@ class Report:
             _steps(self.result.rows),
             *(_layers(label, rows) for label, rows in self.result.layers.items()),
             _scaling(self.result.rows),
-            TextTable(
+            _table(
                 "ceilings of this CPU",
                 ("loop", "measured"),
                 [(name, _number(value)) for name, value in self.result.ceilings.items()],
             ),
-            TextTable(
+            _table(
                 "left out",
                 ("system", "size", "threads", "reason"),
                 [
@@ -81,7 +52,8 @@ class Report:
     def markdown(self) -> str:
         """All tables, and the machine below."""
         facts = "".join(f"- {key}: {value}\n" for key, value in self.machine.items())
-        return "\n".join([table.markdown() for table in self.tables()] + [facts])
+        tables = [f"{table.title}\n\n{table.markdown()}" for table in self.tables()]
+        return "\n".join([*tables, facts])
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, the time of each single step included."""
@@ -115,10 +87,15 @@ def describe_machine() -> dict[str, Any]:
     return facts
 
 
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> TextTable:
+    """A table whose first column alone is text."""
+    return TextTable(columns, rows, text=columns[:1], title=title)
+
+
 def _steps(rows: Sequence[Row]) -> TextTable:
     columns = ("system", "model", "size", "threads", "median ms", "fastest ms", "ratio")
     columns += ("peak MB", "growth MB", "relative L2")
-    return TextTable(
+    return _table(
         "one step; ratio to the first system of the same size and threads",
         columns,
         [
@@ -138,7 +115,7 @@ def _steps(rows: Sequence[Row]) -> TextTable:
 
 
 def _layers(label: str, rows: Sequence[Any]) -> TextTable:
-    return TextTable(
+    return _table(
         f"layers of {label}",
         ("kind", "ms", "share", "GMAC", "GMAC/s", "of the ceiling"),
         [
@@ -168,7 +145,7 @@ def _scaling(rows: Sequence[Row]) -> TextTable:
             shown = [_number(medians[count]) if count in medians else "" for count in counts]
             lines.append((system, model, f"{size}²", *shown, f"{first / last:.2f}"))
     columns = ("median ms", "model", "size", *(f"{count} threads" for count in counts), "speed-up")
-    return TextTable("threads", columns, lines)
+    return _table("threads", columns, lines)
 
 
 def _number(value: float) -> str:

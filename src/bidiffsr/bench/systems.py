@@ -98,11 +98,11 @@ def is_installed(module: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Engine(System):
+class EngineSystem(System):
     """The native engine."""
 
     precision: Literal["fast", "exact"] = "fast"
-    needs: ClassVar[tuple[str, ...]] = ("bidiffsr.engine",)
+    needs: ClassVar[tuple[str, ...]] = ("bidiffsr.backends.engine",)
 
     @property
     def scales(self) -> bool:
@@ -123,7 +123,7 @@ class Engine(System):
         """See ``System.load``."""
         import importlib
 
-        engine: Any = importlib.import_module("bidiffsr.engine")
+        engine: Any = importlib.import_module("bidiffsr.backends.engine")
         return engine.Engine(workload.model, precision=self.precision, threads=threads)
 
 
@@ -153,5 +153,5 @@ class TorchEager(System):
         return TorchBackend.load(workload.model, "cpu")[0]
 
 
-INSTALLED: tuple[System, ...] = (TorchEager(), Engine("exact"), Engine("fast"))
+INSTALLED: tuple[System, ...] = (TorchEager(), EngineSystem("exact"), EngineSystem("fast"))
 """What the package itself can run; the first that there is, the others are compared with."""

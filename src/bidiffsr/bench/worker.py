@@ -143,8 +143,8 @@ class Host:
         }
 
     def ceilings(self, threads: int, times: int = 5) -> dict[str, float]:
-        """``bidiffsr.engine.ceilings``, and the binary convolution alone: the best of several."""
-        engine: Any = import_module("bidiffsr.engine")
+        """`backends.engine.ceilings`, and the binary convolution alone: the best of several."""
+        engine: Any = import_module("bidiffsr.backends.engine")
 
         def rates() -> dict[str, float]:
             alone = {

@@ -21,8 +21,7 @@ from bidiffsr.upscaling.options import Quality, UpscaleOptions
 
 if TYPE_CHECKING:
     from bidiffsr.backends.options import BackendOptions
-    from bidiffsr.evaluation import Metric
-    from bidiffsr.evaluation import Upscaler as Method
+    from bidiffsr.evaluation import Method, Metric
 
 
 @app.command(name="eval")
@@ -86,13 +85,15 @@ def evaluate(
                 bars.update(task, description=f"{name}: {folder.name}")
                 for score in islice(scores_of(folder, method, factor, metrics), limit):
                     scores[name].append(score)
-                    bars.update(task, advance=1, status=f"{score.name} {score['psnr']:.2f} dB")
+                    first = metrics[0]
+                    shown = f"{first.heading} {first.cell(score[first.name])}"
+                    bars.update(task, advance=1, status=f"{score.name}: {shown}")
     report = render(scores, factor)
-    output_console().print(report.table())
+    output_console().print(report.table().rich())
     if json_file is not None:
         write_text(json_file, json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n")
     if markdown is not None:
-        write_text(markdown, report.markdown())
+        write_text(markdown, report.table().markdown())
 
 
 def _metrics(lpips: Path | None) -> tuple[Metric, ...]:

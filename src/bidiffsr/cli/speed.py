@@ -44,24 +44,24 @@ def bench(
         json_file: Also write everything to this file, each single time included.
         markdown: Also write the tables to this file.
     """
-    from bidiffsr.bench import INSTALLED, Report, describe_machine, measure, plan
+    from bidiffsr.bench import INSTALLED, SpeedReport, describe_machine, measure, plan
     from bidiffsr.system.cpus import usable_cpus
 
     for file in filter(None, (json_file, markdown)):
         check_text_output(file)
     machine = describe_machine()
     with TemporaryDirectory() as folder, _measured_model(model, Path(folder)) as path:
-        entries = plan(path, size, threads or usable_cpus(), Path(folder), INSTALLED)
+        cases = plan(path, size, threads or usable_cpus(), Path(folder), INSTALLED)
         result = None
         with progress_bars() as bars:
             task = bars.add_task("measuring", total=None, status="")
-            for step in measure(entries, rounds):
+            for step in measure(cases, rounds):
                 bars.update(task, completed=step.done, total=step.total, status=step.status)
                 result = step.result
     assert result is not None
     if not result.rows:
         raise ConfigError(f"{model}: nothing here can run it; {result.skipped[0].reason}")
-    report = Report(result, machine | {"model": model, "rounds": rounds})
+    report = SpeedReport(result, machine | {"model": model, "rounds": rounds})
     for table in report.tables():
         output_console().print(table.rich())
     if json_file is not None:

@@ -5,26 +5,52 @@ Every class refuses unknown keys, so a misspelt option is an error and never a s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic
 import pydantic_core
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Discriminator, Field
 
 from bidiffsr.errors import ConfigError
 
-PositiveInt = Annotated[int, Field(gt=0)]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
+NaturalInt = Annotated[int, Field(ge=0, lt=2**31)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Timesteps = Annotated[int, Field(gt=0, le=100_000)]
+
+
+def _check_path(path: Path) -> Path:
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError(f"{str(path)!r} can be no file's name")
+    return path
+
+
+FilePath = Annotated[Path, AfterValidator(_check_path)]
 
 
 class Config(BaseModel):
     """Base of all configurations: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Incidental:
+    """Marks a field of training that does not change the weights: it may differ on going on."""
+
+
+def renamed(name: str, before: str) -> Any:
+    """For a field that was called ``before``: files may still say so; fingerprints always do."""
+    return Field(validation_alias=AliasChoices(name, before), serialization_alias=before)
 
 
 def equals(default: object) -> Callable[[Any], bool]:
@@ -37,7 +63,7 @@ def tagged(key: str, default: str, other: str) -> Discriminator:
 
     def choose(value: Any) -> Any:
         named = value.get(key, default) if isinstance(value, dict) else getattr(value, key, default)
-        return named if isinstance(named, str) else str(named)
+        return named if isinstance(named, str) else ""  # which is no tag
 
     return Discriminator(
         choose,
@@ -77,8 +103,7 @@ def parse_config(
 
 
 def _reason(error: pydantic_core.ErrorDetails) -> str:
-    given = repr(error["input"])
-    shortened = given if len(given) <= 60 else f"{given[:60]}..."
+    shortened = _shown(error["input"])
     match error["type"]:
         case "missing":
             return "missing"
@@ -92,6 +117,14 @@ def _reason(error: pydantic_core.ErrorDetails) -> str:
             return f"{error['msg']}, got {shortened}"
 
 
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or too deep
+        return f"{type(value).__name__} that is too long to show"
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
 def load_yaml(path: Path) -> Any:
     """Read one YAML document as plain data.
 
@@ -99,9 +132,23 @@ def load_yaml(path: Path) -> Any:
         ConfigError: the file is missing or is not YAML.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not YAML: {reason}") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """One YAML document as plain data.
+
+    Raises:
+        ValueError: it is none; the message is one line.
+    """
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    # Beside its own errors, ValueError for a date such as 2024-13-01, and others for other scalars.
+    except (yaml.YAMLError, ValueError, TypeError, LookupError, ArithmeticError) as error:
+        raise ValueError(" ".join(str(error).split())) from None

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, Tag, model_validator
 
 from bidiffsr.config.base import Config, Fraction, PositiveInt, Timesteps, tagged
+
+# In float32, 1 - beta is then neither 1 nor 0.
+Beta = Annotated[float, Field(ge=1e-7, le=1 - 1e-6)]
+# Just above that of float32's smallest normal number.
+_LEAST_LOG_PRODUCT = -87.0
 
 
 class LinearSchedule(Config):
@@ -14,8 +20,18 @@ class LinearSchedule(Config):
 
     kind: Literal["linear"] = "linear"
     timesteps: Timesteps = 2000
-    beta_start: Annotated[float, Field(gt=0, lt=1)] = 1e-6
-    beta_end: Annotated[float, Field(gt=0, lt=1)] = 1e-2
+    beta_start: Beta = 1e-6
+    beta_end: Beta = 1e-2
+
+    @model_validator(mode="after")
+    def _check(self) -> LinearSchedule:
+        betas = np.linspace(self.beta_start, self.beta_end, self.timesteps)
+        if np.log1p(-betas).sum() < _LEAST_LOG_PRODUCT:
+            raise ValueError(
+                f"timesteps: {self.timesteps} from beta {self.beta_start:g} to {self.beta_end:g} "
+                "leave no signal in float32; choose fewer, or smaller betas"
+            )
+        return self
 
 
 class AngularSchedule(Config):
@@ -41,9 +57,9 @@ class DiffusionConfig(Config):
     prediction: Literal["epsilon", "v", "sample"] = "epsilon"
     variable: Literal["image", "residual"] = "image"
     """Diffuse the picture itself, or its difference from the upscaled low-resolution picture."""
-    residual_scale: Annotated[float, Field(gt=0)] = 0.1
+    residual_scale: Annotated[float, Field(ge=1e-6, le=1e6)] = 0.1
     """A residual is divided by this before it is diffused; [0,1] picture units."""
-    clip: Annotated[float, Field(gt=0)] | None = 1.0
+    clip: Annotated[float, Field(ge=1e-6, le=1e6)] | None = 1.0
     """The predicted clean variable is clipped to [-clip, clip] at each step; null: not at all."""
     input_scaling: Literal["none", "signal"] = "none"
     """"signal": the network sees the noisy variable times its signal level, so nothing but the

@@ -6,8 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
+from bidiffsr.config.base import parse_yaml
 from bidiffsr.errors import ConfigError
 
 
@@ -56,7 +55,7 @@ def _value(key: str, texts: list[str]) -> Any:
     if not texts:
         raise ConfigError(f"--{key}: has no value; expected --{key} VALUE")
     try:
-        values = [yaml.safe_load(text) for text in texts]
-    except yaml.YAMLError:
+        values = [parse_yaml(text) for text in texts]
+    except ValueError:
         raise ConfigError(f"--{key}: {' '.join(texts)!r} is not YAML") from None
     return values[0] if len(values) == 1 else values

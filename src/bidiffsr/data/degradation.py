@@ -35,7 +35,7 @@ def degrade(
     Returns:
         (H, W, 3) uint8.
     """
-    happens = random.random(3) < config.share
+    happens = random.random(3) < config.probability
     blur, noise, quality = random.random(3) * (config.blur, config.noise, 1)
     key = random.integers(2**63)
     image = to_float(low)

@@ -7,10 +7,10 @@ from bidiffsr.evaluation.metrics import psnr, ssim
 from bidiffsr.evaluation.niqe import niqe
 from bidiffsr.evaluation.registry import METRICS, Metric, metrics_with
 from bidiffsr.evaluation.table import (
-    Report,
+    Method,
     Score,
+    ScoreReport,
     SetMean,
-    Upscaler,
     bicubic,
     evaluate,
     render,
@@ -20,11 +20,11 @@ from bidiffsr.evaluation.table import (
 __all__ = [
     "METRICS",
     "Lpips",
+    "Method",
     "Metric",
-    "Report",
     "Score",
+    "ScoreReport",
     "SetMean",
-    "Upscaler",
     "bicubic",
     "evaluate",
     "metrics_with",

@@ -24,6 +24,9 @@ class Metric:
     where it cannot be had. ImageError of pictures that it is not made for."""
     optional: bool = False
     """Whether a picture that it is not made for goes without, rather than being refused."""
+    lower_is_better: bool = False
+    no_reference: bool = False
+    """Whether it looks at the upscaled picture alone, so that originals have a score too."""
 
     def cell(self, value: float | None) -> str:
         """A score for a table."""
@@ -38,15 +41,32 @@ def _installed_lpips(upscaled: Uint8Array, original: Uint8Array) -> float | None
 def metrics_with(
     lpips: Callable[[Uint8Array, Uint8Array], float | None],
 ) -> tuple[Metric, ...]:
-    """All metrics, in the order of the columns; `lpips` is LPIPS of two pictures.
+    """All metrics, in the order of the columns, the most usual first.
+
+    `lpips` is LPIPS of two pictures.
 
     As the papers do, PSNR, SSIM and NIQE leave out `scale` pixels of border, LPIPS does not.
     """
     return (
         Metric("psnr", "PSNR (dB)", 2, lambda made, original, scale: psnr(made, original, scale)),
         Metric("ssim", "SSIM", 4, lambda made, original, scale: ssim(made, original, scale)),
-        Metric("niqe", "NIQE", 2, lambda made, _, scale: niqe(made, scale), optional=True),
-        Metric("lpips", "LPIPS", 4, lambda made, original, _: lpips(made, original), optional=True),
+        Metric(
+            "niqe",
+            "NIQE",
+            2,
+            lambda made, _, scale: niqe(made, scale),
+            optional=True,
+            lower_is_better=True,
+            no_reference=True,
+        ),
+        Metric(
+            "lpips",
+            "LPIPS",
+            4,
+            lambda made, original, _: lpips(made, original),
+            optional=True,
+            lower_is_better=True,
+        ),
     )
 
 

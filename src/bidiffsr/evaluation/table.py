@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,12 +17,10 @@ from bidiffsr.evaluation.pixels import Uint8Array, check_rgb8
 from bidiffsr.evaluation.registry import METRICS, Metric
 from bidiffsr.images.resize import imresize
 from bidiffsr.system.files import StrPath
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from bidiffsr.tables import TextTable
 
 
-class Upscaler(Protocol):
+class Method(Protocol):
     """Whatever is scored: a function from a picture to one `scale` times its size."""
 
     def __call__(self, low: Uint8Array, scale: int, /) -> Uint8Array:
@@ -31,7 +29,7 @@ class Upscaler(Protocol):
 
 
 def bicubic(low: Uint8Array, scale: int, /) -> Uint8Array:
-    """The tables' "Bicubic" row, an `Upscaler`: MATLAB's imresize of the 8-bit picture."""
+    """The tables' "Bicubic" row, a `Method`: MATLAB's imresize of the 8-bit picture."""
     return imresize(low, scale)
 
 
@@ -79,7 +77,7 @@ class SetMean:
 
 def evaluate(
     directories: StrPath | Iterable[StrPath],
-    upscaler: Upscaler,
+    method: Method,
     scale: int,
     metrics: Sequence[Metric] = METRICS,
 ) -> Iterator[Score]:
@@ -87,7 +85,7 @@ def evaluate(
 
     Args:
         directories: benchmark folders as in `bidiffsr.evaluation.benchmark`.
-        upscaler: what to score; called in the thread that iterates.
+        method: what to score; called in the thread that iterates.
         scale: a whole number from 2 up.
         metrics: what to score with: those of `bidiffsr.evaluation.registry`.
 
@@ -109,7 +107,7 @@ def evaluate(
     if not benchmarks:
         raise ConfigError("no benchmark folder is given; expected one at least, such as Set5")
     return (
-        _upscale_and_score(benchmark.name, pair, upscaler, int(scale), metrics)
+        _upscale_and_score(benchmark.name, pair, method, int(scale), metrics)
         for benchmark in benchmarks
         for pair in benchmark.pairs(int(scale))
     )
@@ -123,41 +121,33 @@ def summarize(scores: Iterable[Score]) -> list[SetMean]:
     return [_mean(name, members) for name, members in sets.items()]
 
 
-def render(scores: Mapping[str, Iterable[Score]], scale: int) -> Report:
+def render(scores: Mapping[str, Iterable[Score]], scale: int) -> ScoreReport:
     """A table with a row for each method and set.
 
     Args:
         scores: of each method, by its name, in the order of the rows.
         scale: what they were upscaled by.
     """
-    return Report(scale, {method: tuple(members) for method, members in scores.items()})
+    return ScoreReport(scale, {method: tuple(members) for method, members in scores.items()})
 
 
 @dataclass(frozen=True)
-class Report:
+class ScoreReport:
     """The scores of some methods, to be shown, pasted or processed further."""
 
     scale: int
     scores: Mapping[str, Sequence[Score]]
     """By name of the method."""
 
-    def table(self) -> Table:
-        """For the terminal: print it with rich."""
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(title=f"x{self.scale}")
-        for column in _COLUMNS:
-            table.add_column(column, justify="left" if column in _TEXT_COLUMNS else "right")
-        for row in self._rows():
-            table.add_row(*map(Text, row))  # as Text: names may hold what rich takes for markup
-        return table
-
-    def markdown(self) -> str:
-        """For a document: a GitHub-flavoured table, ending in a newline."""
-        rule = ["---" if column in _TEXT_COLUMNS else "---:" for column in _COLUMNS]
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in self._rows()]
-        return "".join(f"| {' | '.join(row)} |\n" for row in [_COLUMNS, rule, *rows])
+    def table(self) -> TextTable:
+        """A row for each method and set."""
+        heads = [metric.heading for metric in METRICS]
+        return TextTable(
+            [*_TEXT_COLUMNS, "Pictures", *heads, "s/megapixel"],
+            list(self._rows()),
+            text=_TEXT_COLUMNS,
+            title=f"x{self.scale}",
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For a program: the means and the scores of every picture, unrounded.
@@ -187,15 +177,13 @@ class Report:
 
 
 _TEXT_COLUMNS = ("Method", "Set")
-_HEADINGS = tuple(metric.heading for metric in METRICS)
-_COLUMNS = (*_TEXT_COLUMNS, "Pictures", *_HEADINGS, "s/megapixel")
 
 
 def _upscale_and_score(
-    set_name: str, pair: Pair, upscaler: Upscaler, scale: int, metrics: Sequence[Metric]
+    set_name: str, pair: Pair, method: Method, scale: int, metrics: Sequence[Metric]
 ) -> Score:
     start = time.perf_counter()
-    upscaled = upscaler(pair.low, scale)
+    upscaled = method(pair.low, scale)
     seconds = time.perf_counter() - start
     try:
         _check_upscaled(upscaled, pair)

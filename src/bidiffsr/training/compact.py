@@ -23,10 +23,7 @@ from torch import Tensor
 
 from bidiffsr.errors import TrainingError
 from bidiffsr.system.files import write_atomically
-from bidiffsr.training.state import opened, sealed
-
-PART_BYTES = 16 * 2**20
-"""Of each part but the last, which may be smaller."""
+from bidiffsr.training.state import dumps, loads
 
 State: TypeAlias = dict[str, Any]
 Codes: TypeAlias = tuple[Tensor, ...]
@@ -38,24 +35,26 @@ _ZERO = -128
 _LARGEST = torch.finfo(torch.float32).max
 
 
-def write_compact(path: Path, state: State, limit: int) -> None:
+def write_compact(path: Path, state: State, limit: int | None, part_bytes: int | None) -> None:
     """Write ``state`` in the richest form of at most ``limit`` bytes.
 
     Args:
         path: the parts are ``path`` with .000, .001 and so on behind it; parts left there by an
             earlier, larger state are removed.
         state: as the trainer writes it.
-        limit: bytes of all parts together.
+        limit: bytes of all parts together; None for no limit.
+        part_bytes: of each part but the last, which may be smaller; None for one part.
 
     Raises:
         TrainingError: no form is that small.
         OutputError: the place cannot be written to.
     """
-    data = shrink(state, limit)
-    for part, begin in zip(_parts(path), range(0, len(data), PART_BYTES), strict=False):
-        piece = data[begin : begin + PART_BYTES]
+    data = compress(state, limit)
+    step = part_bytes or len(data)
+    for part, begin in zip(_parts(path), range(0, len(data), step), strict=False):
+        piece = data[begin : begin + step]
         write_atomically(part, lambda temporary, piece=piece: temporary.write_bytes(piece))
-    for part in list(_existing(path))[math.ceil(len(data) / PART_BYTES) :]:
+    for part in list(_existing(path))[math.ceil(len(data) / step) :]:
         part.unlink()
 
 
@@ -69,7 +68,7 @@ def read_compact(path: Path) -> State:
     if not parts:
         raise TrainingError(f"{path}.000: no such file; expected a compact state in parts")
     try:
-        return grow(opened(b"".join(part.read_bytes() for part in parts)))
+        return decompress(loads(b"".join(part.read_bytes() for part in parts)))
     except Exception as error:  # torch raises many kinds for damaged files
         raise TrainingError(
             f"{path}.000 to {parts[-1].suffix}: a part is damaged or missing "
@@ -77,7 +76,7 @@ def read_compact(path: Path) -> State:
         ) from None
 
 
-def shrink(state: State, limit: int) -> memoryview:
+def compress(state: State, limit: int | None) -> memoryview:
     """The bytes of the richest form of ``state`` that takes at most ``limit`` of them.
 
     Raises:
@@ -85,8 +84,8 @@ def shrink(state: State, limit: int) -> memoryview:
     """
     data = memoryview(b"")
     for form in (_with_moments, _averages_alone):
-        data = sealed({**{key: state[key] for key in _KEPT}, **form(state)})
-        if len(data) <= limit:
+        data = dumps({**{key: state[key] for key in _KEPT}, **form(state)})
+        if limit is None or len(data) <= limit:
             return data
     raise TrainingError(
         f"a compact state takes {len(data)} bytes at least, of which {limit} are allowed; train a "
@@ -94,7 +93,7 @@ def shrink(state: State, limit: int) -> memoryview:
     )
 
 
-def grow(compact: State) -> State:
+def decompress(compact: State) -> State:
     """A state that the trainer can go on from."""
     moments: dict[int, State] = {}
     if "network" in compact:

@@ -56,7 +56,7 @@ def iteration_time(config: TrainingConfig, iterations: int = 12) -> IterationTim
             "checkpoint_every": 2**31,
             "log_every": 2**31,
             "resume_from": None,
-            "real_weights_until": 0,
+            "binarize_weights_from": 0,
             "data": config.data.model_copy(update={"workers": 0}),
             "minutes": None,
         }

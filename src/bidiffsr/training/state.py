@@ -14,7 +14,7 @@ import torch
 _CHECKSUM_BYTES = 4
 
 
-def sealed(state: dict[str, Any]) -> memoryview:
+def dumps(state: dict[str, Any]) -> memoryview:
     """The bytes of a state file."""
     data = io.BytesIO()
     torch.save(state, data)
@@ -22,8 +22,8 @@ def sealed(state: dict[str, Any]) -> memoryview:
     return data.getbuffer()
 
 
-def opened(data: bytes) -> Any:
-    """What `sealed` was given, its tensors on the CPU; whatever is in ``data``, no code of it runs.
+def loads(data: bytes) -> Any:
+    """What `dumps` was given, its tensors on the CPU; whatever is in ``data``, no code of it runs.
 
     Raises:
         ValueError: the checksum differs.

@@ -21,21 +21,22 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
 from bidiffsr.binary import BinaryConv2d, compiled_kernels, fuse
-from bidiffsr.config import OptimizerConfig, TrainingConfig
+from bidiffsr.config import TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.errors import TrainingError
 from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import build_network
-from bidiffsr.system.files import write_atomically
-from bidiffsr.training.compact import read_compact
+from bidiffsr.training.checkpoint import STATE_NAME, Checkpoint
+from bidiffsr.training.distillation import load_teacher
 from bidiffsr.training.initial import begin
 from bidiffsr.training.log import TrainingLog
-from bidiffsr.training.state import opened, sealed
+from bidiffsr.training.losses import LOSSES, Batch
+from bidiffsr.training.optimizer import learning_rate, make_optimizer, set_learning_rate
+from bidiffsr.training.timesteps import timestep_sampler
 from bidiffsr.training.transfer import transfer
 from bidiffsr.training.validation import Validation
 
-STATE_NAME = "state.pt"
 MODEL_NAME = "model.safetensors"
 
 
@@ -67,111 +68,105 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
         TrainingError: the folder holds another run's state, or the loss is no number.
         ConfigError, ImageError, CheckpointError, OutputError: as their sources say.
     """
-    run = _Run(config)
-    last = config.iterations
-    if run.iteration >= last:
-        run.save_model()  # a kill may have come between the state and the model
+    trainer = Trainer(config)
+    if trainer.iteration >= config.iterations:
+        trainer.save_model()  # a kill may have come between the state and the model
         return
     validation = Validation(config.validation, config.model, config.output)
-    started, first, reported = time.monotonic(), run.iteration, run.iteration
-    total = torch.zeros((), device=run.fabric.device)
-    saved = run.iteration
-    with TrainingLog(config.output, run.iteration) as log:
+    with TrainingLog(config.output, trainer.iteration) as log:
         try:
-            for pictures, conds in run.batches():
-                total += run.step(pictures, conds)
-                iteration = run.iteration
-                loss = scores = None
-                elapsed = time.monotonic() - started
-                out_of_time = config.minutes is not None and elapsed > config.minutes * 60
-                ending = iteration == last or out_of_time
-                logging = iteration % config.log_every == 0 or ending
-                saving = iteration % config.checkpoint_every == 0 or ending
-                if (logging or saving) and not (math.isfinite(float(total)) and run.is_sound()):
-                    raise TrainingError(
-                        f"{config.output}: the loss or a weight is no number by iteration "
-                        f"{iteration}; lower optimizer.learning_rate and start from the last "
-                        "checkpoint"
-                    )
-                if logging:
-                    loss = float(total) / (iteration - reported)
-                    rate = learning_rate(config.optimizer, iteration - 1, last, run.warm_from)
-                    log.write(iteration, {"loss": loss, "learning_rate": rate})
-                    total.zero_()
-                    reported = iteration
-                if validation.due(iteration, last):
-                    scores = validation.run(run.average.module, iteration)
-                    log.write(iteration, scores)
-                if saving:
-                    run.save()
-                    saved = iteration
-                per_iteration = elapsed / (iteration - first)
-                yield TrainingProgress(iteration, last, loss, per_iteration, scores)
-                if out_of_time:
-                    return
+            yield from _iterations(trainer, validation, log)
         except GeneratorExit:
-            if saved != run.iteration and run.is_sound():
-                run.save()
+            if trainer.saved_iteration != trainer.iteration and trainer.is_sound():
+                trainer.save()
             raise
 
 
-def learning_rate(
-    config: OptimizerConfig, iteration: int, iterations: int, warm_from: int = 0
-) -> float:
-    """The rate at ``iteration``, from 0: linear warm-up, then constant or a half cosine.
+def _iterations(
+    trainer: Trainer, validation: Validation, log: TrainingLog
+) -> Iterator[TrainingProgress]:
+    """Train until the end or until the time is over; log, score and save whenever that is due."""
+    config, last = trainer.config, trainer.config.iterations
+    started, first = time.monotonic(), trainer.iteration
+    recent = _Recent(trainer.fabric.device)
+    for wait, (pictures, conditions) in _timed(trainer.batches()):
+        recent.add(trainer.step(pictures, conditions), wait)
+        iteration = trainer.iteration
+        elapsed = time.monotonic() - started
+        out_of_time = config.minutes is not None and elapsed > config.minutes * 60
+        ending = iteration == last or out_of_time
+        logging = iteration % config.log_every == 0 or ending
+        saving = iteration % config.checkpoint_every == 0 or ending
+        if (logging or saving) and not (recent.is_sound() and trainer.is_sound()):
+            raise TrainingError(
+                f"{config.output}: the loss or a weight is no number by iteration {iteration}; "
+                "lower optimizer.learning_rate and start from the last checkpoint"
+            )
+        loss = scores = None
+        if logging:
+            loss, data_wait = recent.take()
+            rate = trainer.learning_rate(iteration - 1)
+            log.write(iteration, {"loss": loss, "learning_rate": rate, "data_wait": data_wait})
+        if validation.due(iteration, last):
+            scores = validation.run(trainer.average.module, iteration)
+            log.write(iteration, scores)
+        if saving:
+            trainer.save()
+        yield TrainingProgress(iteration, last, loss, elapsed / (iteration - first), scores)
+        if out_of_time:
+            return
 
-    The optimizer's moments were fresh at ``warm_from``, where the warm-up begins.
+
+class Trainer:
+    """The state of a run, and one step of it.
+
+    Raises:
+        TrainingError, CheckpointError: what the run starts from does not fit it.
     """
-    warm = min(1.0, (iteration - warm_from + 1) / (config.warmup + 1))
-    if config.final_learning_rate is None:
-        return warm * config.learning_rate
-    done = min(1.0, iteration / iterations)
-    final = config.final_learning_rate
-    cosine = 0.5 * (1 + math.cos(math.pi * done))
-    return warm * (final + (config.learning_rate - final) * cosine)
-
-
-class _Run:
-    """The state of a run and one step of it."""
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
-        self.iteration = 0
-        self.warm_from = 0
         self.diffusion = Diffusion(config.model.diffusion)
+        if config.accelerator == "cuda" and not torch.cuda.is_available():
+            raise TrainingError("accelerator: cuda is not available here; choose auto or cpu")
         self.fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)
         torch.manual_seed(config.seed)
-        self.network = _laid_out(build_network(config.model.network))
-        if config.initialize_from is not None and not self._state_path.exists():
-            self._initialize(config.initialize_from)
+        network = _channels_last(build_network(config.model.network))
+        if config.initialize_from is not None and not (config.output / STATE_NAME).exists():
+            _initialize(network, config, config.initialize_from)
         else:
-            begin(self.network, config.model)
-        self.optimizer = torch.optim.Adam(
-            _parameter_groups(self.network, config.optimizer.full_precision_factor),
-            lr=1.0,
-            betas=config.optimizer.betas,
-            fused=True,
-        )
-        self.model, self._fabric_optimizer = self.fabric.setup(self.network, self.optimizer)
+            begin(network, config.model)
+        self.network = network
+        self.optimizer = make_optimizer(network, config.optimizer)
+        self._model, self._fabric_optimizer = self.fabric.setup(network, self.optimizer)
         self.average = AveragedModel(
-            self.network, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay)
+            network, multi_avg_fn=get_ema_multi_avg_fn(config.optimizer.ema_decay)
         )
-        self._restore()
+        self._checkpoint = Checkpoint(config, network, self.average, self.optimizer)
+        self.iteration = self.saved_iteration = self._checkpoint.restore()
+        # Where the optimizer's moments were fresh.
+        steps = (int(moments["step"]) for moments in self.optimizer.state.values())
+        self._warm_from = self.iteration - max(steps, default=0)
         if config.compile:
-            fuse(self.network, compiled_kernels())
-        self._teacher = self._load_teacher(config.teacher)
+            fuse(network, compiled_kernels())
+        self._loss = LOSSES[config.loss]
+        self._draw_timesteps = timestep_sampler(config)
+        self._teacher = load_teacher(
+            config, lambda teacher: self.fabric.to_device(_channels_last(teacher))
+        )
         self._weight_binarizers = [
             (layer, layer.binarize_weight)
-            for layer in self.network.modules()
+            for layer in network.modules()
             if isinstance(layer, BinaryConv2d) and layer.binarize_weight is not None
         ]
-        device = self.fabric.device
         schedule = self.diffusion.schedule
-        self._signal = torch.tensor(schedule.signal, dtype=torch.float32, device=device)
-        self._noise = torch.tensor(schedule.noise, dtype=torch.float32, device=device)
+        self._signal, self._noise_level = (
+            torch.tensor(levels, dtype=torch.float32, device=self.fabric.device)
+            for levels in (schedule.signal, schedule.noise)
+        )
 
     def batches(self) -> Iterator[list[Tensor]]:
-        """The batches of the iterations still to do, in order."""
+        """(pictures, conditions) of the iterations still to do, in order."""
         config = self.config
         crops = TrainingCrops(
             config.data.folders,
@@ -198,174 +193,123 @@ class _Run:
         batches: Any = self.fabric.setup_dataloaders(loader)
         return iter(batches)
 
-    def step(self, pictures: Tensor, conds: Tensor) -> Tensor:
+    def learning_rate(self, iteration: int) -> float:
+        """The rate of an iteration, from 0."""
+        config = self.config
+        return learning_rate(config.optimizer, iteration, config.iterations, self._warm_from)
+
+    def step(self, pictures: Tensor, conditions: Tensor) -> Tensor:
         """One update; returns the loss, detached."""
         config = self.config
-        torch.manual_seed(_mix(config.seed, self.iteration))  # dropout, timesteps and noise
-        timesteps = self._draw_timesteps(len(pictures))
-        clean = self.diffusion.to_variable(pictures, conds)
-        noise = torch.randn_like(clean)
-        signal = self._signal[timesteps][:, None, None, None]
-        noise_level = self._noise[timesteps][:, None, None, None]
-        noisy = signal * clean + noise_level * noise
-        target = self.diffusion.prediction.target(clean, noise, signal, noise_level)
-
+        torch.manual_seed(
+            _iteration_seed(config.seed, self.iteration)
+        )  # dropout, timesteps and noise
+        timesteps = self._draw_timesteps(len(pictures)).to(self.fabric.device)
         self.network.train()
-        self._binarize_weights(self.iteration >= config.real_weights_until)
-        inputs = self.diffusion.network_input(noisy, signal), conds, timesteps
-        said = self.model(*inputs)
-        loss = _LOSSES[config.loss](said.float(), self._with_teacher(target, *inputs))
-        for group in self.optimizer.param_groups:
-            group["lr"] = group.get("factor", 1.0) * learning_rate(
-                config.optimizer, self.iteration, config.iterations, self.warm_from
-            )
+        self._binarize_weights(self.iteration >= config.binarize_weights_from)
+        batch, inputs = self._noised(pictures, conditions, timesteps)
+        prediction = self._model(*inputs).float()
+        loss = self._loss(prediction, batch, self.diffusion)
+        set_learning_rate(self.optimizer, self.learning_rate(self.iteration))
         self._fabric_optimizer.zero_grad()
         self.fabric.backward(loss)
         if config.optimizer.clip_norm is not None:
             self.fabric.clip_gradients(
-                self.model, self._fabric_optimizer, max_norm=config.optimizer.clip_norm
+                self._model, self._fabric_optimizer, max_norm=config.optimizer.clip_norm
             )
         self._fabric_optimizer.step()
         self.average.update_parameters(self.network)
         self.iteration += 1
         return loss.detach()
 
+    def _noised(
+        self, pictures: Tensor, conditions: Tensor, timesteps: Tensor
+    ) -> tuple[Batch, tuple[Tensor, Tensor, Tensor]]:
+        """What the loss looks at, and what the network is given."""
+        clean = self.diffusion.to_variable(pictures, conditions)
+        noise = torch.randn_like(clean)
+        signal = self._signal[timesteps][:, None, None, None]
+        noise_level = self._noise_level[timesteps][:, None, None, None]
+        noisy = signal * clean + noise_level * noise
+        inputs = self.diffusion.network_input(noisy, signal), conditions, timesteps
+        target = self.diffusion.prediction.target(clean, noise, signal, noise_level)
+        if self._teacher is not None:
+            target = self._teacher.mix(target, *inputs)
+        return Batch(pictures, conditions, noisy, signal, noise_level, target), inputs
+
     def is_sound(self) -> bool:
         """Whether every weight is a finite number."""
         weights = (*self.network.parameters(), *self.average.parameters())
-        return all(bool(weight.isfinite().all()) for weight in weights)
-
-    def _draw_timesteps(self, count: int) -> Tensor:
-        if self.config.timestep_per_batch:
-            return self._draw_timesteps_of(1).expand(count)
-        return self._draw_timesteps_of(count)
-
-    def _draw_timesteps_of(self, count: int) -> Tensor:
-        total = len(self.diffusion.schedule)
-        share = self.config.start_probability
-        device = self.fabric.device
-        if share is None or total == 1:
-            return torch.randint(total, (count,)).to(device)
-        at_start = torch.rand(count) < share
-        elsewhere = torch.randint(total - 1, (count,))
-        return torch.where(at_start, total - 1, elsewhere).to(device)
-
-    def _with_teacher(self, target: Tensor, *inputs: Tensor) -> Tensor:
-        share = self.config.teacher_share
-        if self._teacher is None or not share:
-            return target
-        with torch.no_grad():
-            return torch.lerp(target, self._teacher(*inputs).float(), share)
-
-    def _load_teacher(self, path: Path | None) -> nn.Module | None:
-        if path is None:
-            return None
-        teacher, model = load_model(path)
-        if (model.diffusion, model.scale) != (self.config.model.diffusion, self.config.model.scale):
-            raise TrainingError(
-                f"{path}: was trained for another diffusion or scale than model; a teacher must "
-                "predict the same thing"
-            )
-        return self.fabric.to_device(_laid_out(teacher).requires_grad_(False))
-
-    def _binarize_weights(self, binary: bool) -> None:
-        for layer, binarizer in self._weight_binarizers:
-            layer.binarize_weight = binarizer if binary else None
-
-    def _initialize(self, path: Path) -> None:
-        network, other = load_model(path)
-        if not transfer(network, other.network, self.network, self.config.model.network):
-            raise TrainingError(
-                f"{path}: holds another network than model.network; make them the same but for "
-                "method, or channels by a whole factor"
-            )
+        return bool(torch.stack([weight.isfinite().all() for weight in weights]).all())
 
     def save(self) -> None:
         """Write the state and the averaged weights, each whole or not at all."""
-        state = {
-            "config": self._fingerprint(),
-            "iteration": self.iteration,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        # To memory first: torch's own file writing hides the system's reason when it fails.
-        data = sealed(state)
-        write_atomically(self._state_path, lambda temporary: temporary.write_bytes(data))
+        self._checkpoint.save(self.iteration)
         self.save_model()
+        self.saved_iteration = self.iteration
 
     def save_model(self) -> None:
         """Write the averaged weights as a model file."""
         save_model(self.config.output / MODEL_NAME, self.average.module, self.config.model)
 
-    @property
-    def _state_path(self) -> Path:
-        return self.config.output / STATE_NAME
-
-    def _restore(self) -> None:
-        here = self._state_path.exists()
-        path = self._state_path if here else self.config.resume_from
-        if path is None:
-            return
-        try:
-            state = opened(path.read_bytes()) if here else read_compact(path)
-            if state["config"] != self._fingerprint():
-                raise TrainingError(
-                    f"{path}: is of a run with another configuration; choose another output or "
-                    "delete it"
-                )
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self._lay_out_moments()
-            self.iteration = int(state["iteration"])
-            steps = (int(moments["step"]) for moments in self.optimizer.state.values())
-            self.warm_from = self.iteration - max(steps, default=0)
-        except TrainingError:
-            raise
-        except Exception as error:  # torch raises many kinds for damaged files
-            raise TrainingError(
-                f"{path}: cannot be read ({type(error).__name__}); delete it to start anew"
-            ) from None
-
-    def _lay_out_moments(self) -> None:
-        """As the weights lie: the fused update goes through both in the order of their bytes."""
-        for weight, moments in self.optimizer.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[name] = torch.empty_like(weight).copy_(moments[name])
-
-    def _fingerprint(self) -> str:
-        """The configuration but for what does not change the weights."""
-        elsewhere = ("output", "resume_from", "accelerator", "minutes")
-        watching = ("validation", "checkpoint_every", "log_every")
-        free: Any = dict.fromkeys(elsewhere + watching, True)
-        free["data"] = {"workers", "cache", "store"}
-        return self.config.model_dump_json(exclude=free)
+    def _binarize_weights(self, binary: bool) -> None:
+        for layer, binarizer in self._weight_binarizers:
+            layer.binarize_weight = binarizer if binary else None
 
 
-def _parameter_groups(network: nn.Module, factor: float) -> list[dict[str, Any]]:
-    """One for all, or a second, at ``factor`` of the rate, for full-precision convolutions."""
-    if factor == 1:
-        return [{"params": list(network.parameters())}]
-    real = [
-        layer.weight
-        for layer in network.modules()
-        if isinstance(layer, nn.Conv2d)
-        or (isinstance(layer, BinaryConv2d) and layer.binarize_weight is None)
-    ]
-    chosen = {id(weight) for weight in real}
-    others = [weight for weight in network.parameters() if id(weight) not in chosen]
-    return [{"params": others}, {"params": real, "factor": factor}]
+class _Recent:
+    """What happened since the last report; the loss is summed where it is, so nobody waits."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss = torch.zeros((), device=device)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._loss.zero_()
+        self._count = 0
+        self._wait = 0.0
+        self._started = time.perf_counter()
+
+    def add(self, loss: Tensor, wait: float) -> None:
+        """Count one iteration: its loss, and the seconds it waited for its batch."""
+        self._loss += loss
+        self._count += 1
+        self._wait += wait
+
+    def is_sound(self) -> bool:
+        """Whether every loss was a finite number."""
+        return math.isfinite(float(self._loss))
+
+    def take(self) -> tuple[float, float]:
+        """(mean loss, share of the time that was spent waiting for data); begins anew."""
+        elapsed = max(time.perf_counter() - self._started, self._wait)
+        result = float(self._loss) / self._count, self._wait / elapsed
+        self._begin()
+        return result
 
 
-def _laid_out(network: nn.Module) -> nn.Module:
+def _timed(batches: Iterator[list[Tensor]]) -> Iterator[tuple[float, list[Tensor]]]:
+    """Each batch behind the seconds that it was waited for."""
+    started = time.perf_counter()
+    for batch in batches:
+        yield time.perf_counter() - started, batch
+        started = time.perf_counter()
+
+
+def _initialize(network: nn.Module, config: TrainingConfig, path: Path) -> None:
+    source, model = load_model(path)
+    if not transfer(source, model.network, network, config.model.network):
+        raise TrainingError(
+            f"{path}: holds another network than model.network; make them the same but for "
+            "method, or channels by a whole factor"
+        )
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
     """With the channels of a pixel side by side: what CPUs and tensor cores convolve fastest."""
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-_LOSSES = {"l1": nn.functional.l1_loss, "l2": nn.functional.mse_loss}
-
-
-def _mix(seed: int, iteration: int) -> int:
+def _iteration_seed(seed: int, iteration: int) -> int:
     """A seed of its own for each iteration (the golden-ratio hash of Knuth, 64 bits)."""
     return (seed + (iteration + 1) * 0x9E3779B97F4A7C15) % 2**63

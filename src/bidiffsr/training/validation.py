@@ -11,8 +11,7 @@ from torch import nn
 
 from bidiffsr.backends.pytorch import TorchBackend
 from bidiffsr.config import ModelConfig, ValidationConfig
-from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
-from bidiffsr.evaluation import Upscaler as Method
+from bidiffsr.evaluation import METRICS, Method, bicubic, evaluate, summarize
 from bidiffsr.evaluation.benchmark import Benchmark
 from bidiffsr.images.codec import write_image
 from bidiffsr.images.image import Image
