@@ -18,7 +18,7 @@ from rich.console import Console
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError
 from bidiffsr.evaluation import Lpips, Score, bicubic, evaluate, niqe, psnr, render, ssim, summarize
 from bidiffsr.evaluation.registry import METRICS, Metric
-from bidiffsr.images.codec import write_image
+from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
 from bidiffsr.images.resize import imresize
 
@@ -123,6 +123,18 @@ def test_a_metric_is_what_it_says_of_itself(toy: Path) -> None:
     scores = list(evaluate(toy, bicubic, 4, [metric]))
     assert [score.scores for score in scores] == [{"rows": 184.0}, {"rows": 82.0}]
     assert [metric.cell(value) for value in (82.25, 0, None)] == ["82.2", "0.0", "-"]
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.name)
+def test_a_metric_says_which_way_is_better_and_what_it_looks_at(metric: Metric) -> None:
+    original = read_image(Path(__file__).parents[1] / "examples" / "demo.png").pixels
+    noise = np.random.default_rng(0).normal(0, 40, original.shape)
+    noisy = np.clip(original + noise, 0, 255).astype(np.uint8)
+    good, bad = metric.score(original, original, 4), metric.score(noisy, original, 4)
+    assert good is not None
+    assert bad is not None
+    assert (good < bad) is metric.lower_is_better
+    assert (metric.score(noisy, noisy, 4) == bad) is metric.no_reference
 
 
 def test_a_metric_that_is_not_optional_refuses_the_picture(toy: Path) -> None:
