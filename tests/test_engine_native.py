@@ -175,7 +175,10 @@ def test_scratch_of_pictures_beyond_int_follows_from_small_ones(tensors: dict[st
 # The functions for tests and measurements.
 
 
-def accumulators(outputs: int = 4, size: int = 3, stride: int = 1, **changes: Any) -> Any:
+def accumulators(
+    outputs: int = 4, size: int = 3, stride: int = 1, x: Any = None, **changes: Any
+) -> Any:
+    """Of weights -1 and, where ``x`` is not given, activations +1; ``changes`` are tensors."""
     inputs = 5
     channels = (outputs, inputs * size * size)
     columns = tuple(max(0, side) for side in (channels[0], (channels[1] + 7) // 8))
@@ -186,8 +189,10 @@ def accumulators(outputs: int = 4, size: int = 3, stride: int = 1, **changes: An
     }
     for name in ("bias_in", "slope", "bias_out"):
         arrays[f"block.activation.{name}"] = np.zeros((1, columns[0]), np.float32)
-    x = changes.pop("x", np.ones((inputs, 4, 6), np.float32))
-    return _native.binary_accumulators(x, arrays | changes, outputs, size, stride, "")
+    named = {f"block.{name.replace('__', '.')}": array for name, array in changes.items()}
+    if x is None:
+        x = np.ones((inputs, 4, 6), np.float32)
+    return _native.binary_accumulators(x, arrays | named, outputs, size, stride, "")
 
 
 @pytest.mark.parametrize("size", [-3, -1, 0, 2, 4, 5, 7])
@@ -216,11 +221,13 @@ def test_inputs_of_no_size_are_refused(shape: tuple[int, int, int]) -> None:
 
 def test_accumulators_refuse_tensors_of_another_shape_and_inputs_of_another_order() -> None:
     assert (accumulators()[:, 1:-1, 1:-1] == -45).all()
-    for name in ("conv.weight.signs", "shift.bias", "activation.slope"):
-        with pytest.raises(ValueError, match=name):
-            accumulators(**{f"block.{name}": np.zeros((3, 1), np.float32)})
+    wrong = np.zeros((3, 1), np.float32)
+    with pytest.raises(ValueError, match=r"conv\.weight\.signs"):
+        accumulators(conv__weight__signs=wrong)
+    with pytest.raises(ValueError, match=r"shift\.bias"):
+        accumulators(shift__bias=wrong)
     with pytest.raises(ValueError, match="time groups"):
-        accumulators(**{"block.shift.bias": np.zeros((0, 5), np.float32)})
+        accumulators(shift__bias=np.zeros((0, 5), np.float32))
     for other in other_orders(np.ones((5, 4, 6), np.float32)):
         with pytest.raises(TypeError):
             accumulators(x=other)
