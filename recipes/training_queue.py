@@ -25,8 +25,8 @@ from bidiffsr.config.overrides import with_overrides
 from bidiffsr.errors import ConfigError, TrainingError
 from bidiffsr.images.find import find_images
 from bidiffsr.models.packed import load_packed, save_packed
+from bidiffsr.system.checks import amount_of_memory
 from bidiffsr.system.files import write_atomically
-from bidiffsr.system.memory import parse_bytes
 from bidiffsr.training.checkpoint import STATE_NAME
 from bidiffsr.training.compact import write_compact
 from bidiffsr.training.cost import iteration_macs
@@ -134,7 +134,9 @@ def stage(out: Path, /, *folders: Path, limit: str = "1G") -> None:
         limit: Of each tar file, bytes.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for number, files in enumerate(_shards(folders or _originals(), parse_bytes(limit))):
+    for number, files in enumerate(
+        _shards(folders or _originals(), amount_of_memory("limit", limit))
+    ):
         path = out / _shard_name(number)
         write_atomically(path, lambda temporary, files=files: _write_shard(temporary, files))
         print_result(f"{path}: {len(files)} pictures, {metric(path.stat().st_size)}B")
@@ -202,9 +204,11 @@ def train_slice(
     shutil.copy(folder / LOG_NAME, brought[1])
     room = None
     if limit is not None:
-        room = parse_bytes(limit) - sum(file.stat().st_size for file in brought)
+        room = amount_of_memory("limit", limit) - sum(file.stat().st_size for file in brought)
     state = loads((folder / STATE_NAME).read_bytes())
-    write_compact(out / COMPACT_NAME, state, room, None if part is None else parse_bytes(part))
+    write_compact(
+        out / COMPACT_NAME, state, room, None if part is None else amount_of_memory("part", part)
+    )
     return code
 
 
