@@ -148,7 +148,8 @@ def photograph(height: int, width: int, dtype: Any = np.uint8) -> NDArray[Any]:
 
 
 def upscale(backend: Any, pixels: NDArray[Any], **settings: Any) -> NDArray[Any]:
-    return Upscaler(backend, tiny_config(sees_noise=True))(pixels, **settings)
+    result: Any = Upscaler(backend, tiny_config(sees_noise=True))(pixels, **settings)
+    return result
 
 
 # Tiled against whole.

@@ -6,9 +6,10 @@ import json
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -129,7 +130,8 @@ def _methods(
             upscaler.check(options)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from None
-        return lambda low, _: upscaler(low, **asdict(options))
+        upscale: Any = partial(upscaler, **asdict(options))
+        return lambda low, _: upscale(low)
 
     methods: dict[str, Method] = {"bicubic": bicubic}
     for name in upscalers:

@@ -70,13 +70,18 @@ class UpscaleOptions:
         return None if self.max_memory is None else int(self.max_memory)
 
 
-class UpscaleKeywords(TypedDict, total=False):
-    """The fields of ``UpscaleOptions`` as keyword arguments."""
+class OneResultKeywords(TypedDict, total=False):
+    """The fields of ``UpscaleOptions``, but for ``samples``, as keyword arguments."""
 
     scale: float | None
     quality: Quality | None
     steps: int | None
     seed: int
-    samples: int
     tile: TileSize
     max_memory: str | int | None
+
+
+class UpscaleKeywords(OneResultKeywords, total=False):
+    """The fields of ``UpscaleOptions`` as keyword arguments."""
+
+    samples: int

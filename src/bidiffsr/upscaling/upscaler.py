@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, overload
+
+from numpy.typing import NDArray
 
 from bidiffsr.backends.base import Backend, load_backend
 from bidiffsr.backends.options import BackendKeywords, BackendOptions
@@ -17,8 +19,9 @@ from bidiffsr.images.convert import as_image
 from bidiffsr.images.image import Image, premultiply, to_float
 from bidiffsr.images.resize import LARGEST_SCALE
 from bidiffsr.models.catalog import find_model
+from bidiffsr.system.files import StrPath
 from bidiffsr.system.memory import held_memory, memory_limit
-from bidiffsr.upscaling.options import UpscaleKeywords, UpscaleOptions
+from bidiffsr.upscaling.options import OneResultKeywords, UpscaleKeywords, UpscaleOptions
 from bidiffsr.upscaling.planning import MemoryPlan, plan_memory
 from bidiffsr.upscaling.postprocess import result_image
 from bidiffsr.upscaling.progress import Progress
@@ -29,6 +32,9 @@ from bidiffsr.upscaling.sampling import (
     upscaled_condition,
 )
 from bidiffsr.upscaling.tiling import TiledNetwork, least_tile
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
 
 # The published test code pads to this, whatever the network needs.
 _PAD_MULTIPLE = 8
@@ -83,6 +89,24 @@ class Upscaler:
         asked = BackendOptions(**options)
         with find_model(model, scale) as path:
             return cls(*load_backend(path, asked))
+
+    @overload
+    def __call__(
+        self, image: NDArray[Any] | StrPath, **options: Unpack[OneResultKeywords]
+    ) -> NDArray[Any]: ...
+
+    @overload
+    def __call__(self, image: PILImage, **options: Unpack[OneResultKeywords]) -> PILImage: ...
+
+    @overload
+    def __call__(
+        self, image: NDArray[Any] | StrPath, **options: Unpack[UpscaleKeywords]
+    ) -> NDArray[Any] | list[NDArray[Any]]: ...
+
+    @overload
+    def __call__(
+        self, image: PILImage, **options: Unpack[UpscaleKeywords]
+    ) -> PILImage | list[PILImage]: ...
 
     def __call__(self, image: Any, **options: Unpack[UpscaleKeywords]) -> Any:
         """Upscale a picture.
