@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from bidiffsr.binary.methods.base import ConvMethod, MethodOptions
 from bidiffsr.binary.methods.bi_diffsr import BiDiffSR
+from bidiffsr.binary.methods.bi_real import BiReal
 from bidiffsr.binary.methods.full_precision import FullPrecision
+from bidiffsr.binary.methods.reactnet import ReActNet
 
 METHODS: dict[str, type[ConvMethod]] = {
     "bi-diffsr": BiDiffSR,
     "full-precision": FullPrecision,
+    "reactnet": ReActNet,
+    "bi-real": BiReal,
 }
 """By the name that configurations and model files call them by."""
 
