@@ -5,6 +5,7 @@ A packing rule says what the bits and the scale of a method's weights are.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol, TypeAlias
@@ -72,3 +73,37 @@ class MeanMagnitude:
         others = np.maximum(np.count_nonzero(weight, axis=1), 1)
         weight *= (packed.scale * np.float64(columns) / others).astype(np.float32)[:, None]
         return weight.reshape(shape)
+
+
+class Signs(ABC):
+    """A packing rule of signs, sign(0) = +1, under a scale (`WeightSign`)."""
+
+    def pack(self, weight: Floats) -> PackedWeight:
+        """See ``Packing.pack``; no weight counts as 0."""
+        rows = weight.reshape(len(weight), -1)
+        return PackedWeight(
+            signs=np.packbits(rows >= 0, axis=1),
+            scale=self.scale(rows.astype(np.float64)).astype(np.float32),
+            zeros=np.empty(0, np.int32),
+        )
+
+    def unpack(self, packed: PackedWeight, shape: tuple[int, ...]) -> Floats:
+        """See ``Packing.unpack``; the weights of a channel have one magnitude."""
+        signs = np.unpackbits(packed.signs, axis=1, count=prod(shape[1:])) * np.float32(2) - 1
+        return (signs * self.magnitude(packed.scale)[:, None]).reshape(shape)
+
+    @abstractmethod
+    def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The scales (C_out,), 0 or more, of trained weights (C_out, C_in·k·k)."""
+
+    def magnitude(self, scale: Floats) -> Floats:
+        """Of weights that are alike but for their signs and have this scale; (C_out,) each."""
+        return scale
+
+
+class Unscaled(Signs):
+    """Bare signs: every scale is 1."""
+
+    def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See ``Signs.scale``."""
+        return np.ones(len(rows))

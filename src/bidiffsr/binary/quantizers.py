@@ -1,12 +1,18 @@
-"""The two binarizers of BI-DiffSR and their gradients (docs/method.md, "BI-Conv")."""
+"""What fills the slots of a convolution: signs, levels, scales and their gradients.
+
+Those of BI-DiffSR are `ActivationSign` and `ScaledWeightSign` (docs/method.md, "BI-Conv").
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+WeightDerivative: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(weight, its scale) → what a gradient by the binarized weight is multiplied by."""
 
 
 def bi_real_derivative(x: Tensor) -> Tensor:
@@ -74,5 +80,41 @@ class ScaledWeightSign(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         """Return the scaled signs of ``weight``."""
         result = _ScaledWeightSign.apply(weight)
+        assert isinstance(result, Tensor)
+        return result
+
+
+class _WeightSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, derivative: WeightDerivative) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        ctx.derivative = derivative
+        return torch.where(weight >= 0, scale, -scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        weight, scale = ctx.saved_tensors
+        return gradients[0] * ctx.derivative(weight, scale), None, None
+
+
+class WeightSign(nn.Module):
+    """Weight binarizer of a method that says what its scale and its gradient are.
+
+    Forward:  w_b = scale(w) sign(w), with sign(0) = +1
+    Gradient: derivative(w, scale(w)), the scale a constant
+
+    Args:
+        scale: of a weight (C_out, C_in, k, k), broadcastable to it.
+        derivative: of the result by the weight, each value by itself.
+    """
+
+    def __init__(self, scale: Callable[[Tensor], Tensor], derivative: WeightDerivative) -> None:
+        super().__init__()
+        self.scale = scale
+        self.derivative = derivative
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(C_out, C_in, k, k) → same: the scaled signs."""
+        result = _WeightSign.apply(weight, self.scale(weight.detach()), self.derivative)
         assert isinstance(result, Tensor)
         return result

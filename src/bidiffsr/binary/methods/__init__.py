@@ -8,6 +8,7 @@ from __future__ import annotations
 from bidiffsr.binary.methods.base import ConvMethod, MethodOptions
 from bidiffsr.binary.methods.bi_diffsr import BiDiffSR
 from bidiffsr.binary.methods.bi_real import BiReal
+from bidiffsr.binary.methods.bnn import BNN
 from bidiffsr.binary.methods.full_precision import FullPrecision
 from bidiffsr.binary.methods.reactnet import ReActNet
 
@@ -16,6 +17,7 @@ METHODS: dict[str, type[ConvMethod]] = {
     "full-precision": FullPrecision,
     "reactnet": ReActNet,
     "bi-real": BiReal,
+    "bnn": BNN,
 }
 """By the name that configurations and model files call them by."""
 
