@@ -159,6 +159,9 @@ SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "reactnet": channel_means,
     "bi-real": channel_means,
     "bnn": lambda rows: np.ones(len(rows)),
+    "dorefa": lambda rows: np.full(len(rows), np.abs(rows).mean()),
+    "dorefa-w1a2": lambda rows: np.full(len(rows), np.abs(rows).mean()),
+    "xnor-net": channel_means,
 }
 # Those that keep weights of exactly 0 apart; elsewhere they are +1.
 WITH_ZEROS = ("bi-diffsr", "reactnet", "bi-real")

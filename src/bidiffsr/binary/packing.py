@@ -107,3 +107,19 @@ class Unscaled(Signs):
     def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """See ``Signs.scale``."""
         return np.ones(len(rows))
+
+
+class ChannelMean(Signs):
+    """Every output channel under its weights' mean magnitude."""
+
+    def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See ``Signs.scale``."""
+        return np.abs(rows).mean(axis=1)
+
+
+class LayerMean(Signs):
+    """All output channels under the mean magnitude of all weights."""
+
+    def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See ``Signs.scale``."""
+        return np.full(len(rows), np.abs(rows).mean())

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 WeightDerivative: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(weight, its scale) → what a gradient by the binarized weight is multiplied by."""
@@ -118,3 +119,55 @@ class WeightSign(nn.Module):
         result = _WeightSign.apply(weight, self.scale(weight.detach()), self.derivative)
         assert isinstance(result, Tensor)
         return result
+
+
+class _Levels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, highest: int) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1).mul_(highest).round_().div_(highest)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * ((x >= 0) & (x <= 1)), None
+
+
+class ActivationLevels(nn.Module):
+    """Activation quantizer of DoReFa-Net: 2^bits levels from 0 to 1; one bit says 0 or 1.
+
+    Forward:  round((2^bits - 1) clip(x, 0, 1)) / (2^bits - 1), halves to the even number
+    Gradient: 1 on [0, 1], 0 elsewhere
+
+    Shape and dtype of the input are kept.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.highest = 2**bits - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the nearest level of each value of ``x``, any float tensor."""
+        result = _Levels.apply(x, self.highest)
+        assert isinstance(result, Tensor)
+        return result
+
+
+class InputScale(nn.Module):
+    """XNOR-Net's K: what each output of a convolution is multiplied by for its input's magnitudes.
+
+    Forward:  K = A * k, A = mean over channels of |x|, k a box filter of 1 / (width · height)
+    Gradient: that of the formula, with the derivative of |x| 0 at 0
+
+    Taps outside the picture count as 0, as they do in the convolution.
+    """
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), before its sign → (B, 1, H / stride, W / stride)."""
+        magnitude = x.abs().mean(dim=1, keepdim=True)
+        return F.avg_pool2d(magnitude, self.kernel, self.stride, padding=self.kernel // 2)

@@ -9,8 +9,10 @@ from bidiffsr.binary.methods.base import ConvMethod, MethodOptions
 from bidiffsr.binary.methods.bi_diffsr import BiDiffSR
 from bidiffsr.binary.methods.bi_real import BiReal
 from bidiffsr.binary.methods.bnn import BNN
+from bidiffsr.binary.methods.dorefa import DoReFa, DoReFaTwoBit
 from bidiffsr.binary.methods.full_precision import FullPrecision
 from bidiffsr.binary.methods.reactnet import ReActNet
+from bidiffsr.binary.methods.xnor_net import XNORNet
 
 METHODS: dict[str, type[ConvMethod]] = {
     "bi-diffsr": BiDiffSR,
@@ -18,6 +20,9 @@ METHODS: dict[str, type[ConvMethod]] = {
     "reactnet": ReActNet,
     "bi-real": BiReal,
     "bnn": BNN,
+    "dorefa": DoReFa,
+    "dorefa-w1a2": DoReFaTwoBit,
+    "xnor-net": XNORNet,
 }
 """By the name that configurations and model files call them by."""
 
