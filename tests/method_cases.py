@@ -136,7 +136,7 @@ def packed_of(name: str, weight: Array) -> PackedWeight:
 
 def unpacked_bits(packed: PackedWeight, columns: int) -> Array:
     """+1 and -1, (C_out, columns)."""
-    return np.unpackbits(packed.signs, axis=1, count=columns) * 2.0 - 1
+    return np.where(np.unpackbits(packed.signs, axis=1, count=columns) == 1, 1.0, -1.0)
 
 
 def published_counts(name: str) -> tuple[float, float]:

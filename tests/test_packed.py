@@ -153,6 +153,18 @@ def channel_means(rows: np.ndarray) -> np.ndarray:
     return np.abs(rows).mean(axis=1)
 
 
+def power_of_two(rows: np.ndarray) -> np.ndarray:
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    means, deviations = channel_means(centred), centred.std(axis=1)
+    return np.array(
+        [2.0 ** round(np.log2(m / d)) if d else 0.0 for m, d in zip(means, deviations, strict=True)]
+    )
+
+
+def alignment(network: BiDiffSRConfig, weight: np.ndarray) -> float:
+    return 130 * weight.shape[1] / 64 if network.method == "bbcu" else 1
+
+
 # The scales (C_out,) of weights (C_out, n), float64, by method.
 SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "bi-diffsr": channel_means,
@@ -162,7 +174,10 @@ SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "dorefa": lambda rows: np.full(len(rows), np.abs(rows).mean()),
     "dorefa-w1a2": lambda rows: np.full(len(rows), np.abs(rows).mean()),
     "xnor-net": channel_means,
+    "ir-net": power_of_two,
+    "bbcu": channel_means,
 }
+
 # Those that keep weights of exactly 0 apart; elsewhere they are +1.
 WITH_ZEROS = ("bi-diffsr", "reactnet", "bi-real")
 
@@ -176,8 +191,9 @@ def packed_by_hand(parameters: dict[str, np.ndarray], network: BiDiffSRConfig) -
             tensors[name] = value
             continue
         rows = value.reshape(len(value), -1)
-        tensors[f"{name}.signs"] = np.packbits(rows >= 0, axis=1, bitorder="big")
-        scale = SCALES[network.method](rows.astype(np.float64))
+        least = rows.mean(axis=1, keepdims=True, dtype=float) if network.method == "ir-net" else 0
+        tensors[f"{name}.signs"] = np.packbits(rows >= least, axis=1, bitorder="big")
+        scale = SCALES[network.method](rows.astype(np.float64)) / alignment(network, value)
         tensors[f"{name}.scale"] = scale.astype(np.float32)
         if (rows == 0).any() and network.method in WITH_ZEROS:
             tensors[f"{name}.zeros"] = np.nonzero(rows.ravel() == 0)[0].astype(np.int32)

@@ -171,3 +171,59 @@ class InputScale(nn.Module):
         """(B, C, H, W), before its sign → (B, 1, H / stride, W / stride)."""
         magnitude = x.abs().mean(dim=1, keepdim=True)
         return F.avg_pool2d(magnitude, self.kernel, self.stride, padding=self.kernel // 2)
+
+
+class ErrorDecay(nn.Module):
+    """IR-Net's error decay estimator (EDE): a gradient of signs that sharpens over training.
+
+    k t (1 - tanh²(t x)), with t = 10^(2 progress - 1) from 0.1 to 10 and k = max(1 / t, 1): the
+    derivative of k tanh(t x), first nearly 1 everywhere and at the end nearly that of the sign.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress = 0.0
+        """The share of training that is done, 0 to 1 (`set_progress`)."""
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """The derivative at each value of ``x``, any float tensor, of signs under a scale."""
+        sharpness = 10 ** (2 * self.progress - 1)
+        slope = max(1 / sharpness, 1.0) * sharpness
+        return scale * slope * (1 - (sharpness * x).tanh().square())
+
+
+def set_progress(network: nn.Module, progress: float) -> None:
+    """Tell the gradients of ``network`` that sharpen what share of training is done, 0 to 1."""
+    for module in network.modules():
+        if isinstance(module, ErrorDecay):
+            module.progress = progress
+
+
+class BalancedWeightSign(nn.Module):
+    """Weight binarizer of IR-Net (Libra parameter binarization), a scale each output channel.
+
+    Forward:  w_b = 2^s_o sign(v), v = (w - mean w_o) / std w_o, sign(0) = +1,
+              s_o = round(log2(mean |v_o|))
+    Gradient: 2^s_o EDE'(v) by v, the scale a constant, and by w through the standardization
+
+    The deviation is that of the n weights, not an estimate over n - 1; where it is 0, so is the
+    scale. Standardized in float64, or the last bits of the mean could decide signs. Takes and
+    returns (C_out, C_in, k, k).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sign = WeightSign(_power_of_two, ErrorDecay())
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the scaled signs of the standardized ``weight``."""
+        centred = weight.double()
+        centred = centred - centred.mean(dim=(1, 2, 3), keepdim=True)
+        variance = centred.square().mean(dim=(1, 2, 3), keepdim=True)
+        deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+        return self.sign(centred / deviation).to(weight.dtype)
+
+
+def _power_of_two(standardized: Tensor) -> Tensor:
+    mean = standardized.abs().mean(dim=(1, 2, 3), keepdim=True)
+    return mean.log2().round().exp2()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from bidiffsr.binary import BinaryConv2d, compiled_kernels, fuse
+from bidiffsr.binary import BinaryConv2d, compiled_kernels, fuse, set_progress
 from bidiffsr.config import OptimizerConfig, TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
 from bidiffsr.diffusion.formulation import Diffusion
@@ -212,6 +212,7 @@ class _Run:
 
         self.network.train()
         self._binarize_weights(self.iteration >= config.real_weights_until)
+        set_progress(self.network, self.iteration / config.iterations)
         inputs = self.diffusion.network_input(noisy, signal), conds, timesteps
         said = self.model(*inputs)
         loss = _LOSSES[config.loss](said.float(), self._with_teacher(target, *inputs))

@@ -17,6 +17,16 @@ def clipped(x: Tensor) -> Tensor:
     return (x.abs() <= 1).to(x.dtype)
 
 
+def clipped_weight(weight: Tensor, scale: Tensor) -> Tensor:
+    """The same of weights under a scale, a constant factor."""
+    return scale * clipped(weight)
+
+
+def one(weight: Tensor) -> Tensor:
+    """No scale: 1, a scalar."""
+    return weight.new_ones(())
+
+
 @dataclass(frozen=True)
 class BNN(BareConv):
     """sign ⊛ sign(w), no scale → + identity.
@@ -38,5 +48,4 @@ class BNN(BareConv):
         """See ``BareConv.binarizers``."""
         from bidiffsr.binary.quantizers import ActivationSign, WeightSign
 
-        weight = WeightSign(lambda weight: weight.new_ones(()), lambda weight, _: clipped(weight))
-        return ActivationSign(clipped), weight
+        return ActivationSign(clipped), WeightSign(one, clipped_weight)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bidiffsr.binary.methods.bare import BareConv
-from bidiffsr.binary.methods.bnn import clipped
+from bidiffsr.binary.methods.bnn import clipped, clipped_weight
 from bidiffsr.binary.packing import ChannelMean, Packing
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def mean_of_each(weight: Tensor) -> Tensor:
 
 def through_both(weight: Tensor, scale: Tensor) -> Tensor:
     """1/n + alpha where |w| <= 1, 1/n elsewhere, n the weights of a filter (section 3.1)."""
-    return 1 / weight[0].numel() + scale * clipped(weight)
+    return 1 / weight[0].numel() + clipped_weight(weight, scale)
 
 
 @dataclass(frozen=True)
