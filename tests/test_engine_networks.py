@@ -263,7 +263,7 @@ def configs(draw: st.DrawFn) -> BiDiffSRConfig:
         full_precision_up_levels=draw(st.integers(0, levels)),
         timesteps=timesteps,
         time_groups=draw(st.integers(1, 7)),
-        method=draw(st.sampled_from(["bi-diffsr", "bi-diffsr", "full-precision"]))
+        method=draw(st.sampled_from(["bi-diffsr", "full-precision", *ENGINE_METHODS]))
         if grouped
         else "bi-diffsr",
         resampling="strided" if strided else "consistent",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 from bidiffsr.binary import ConvBlock, method_for, set_progress
 from bidiffsr.binary.packing import Balanced
+from bidiffsr.binary.quantizers import ErrorDecay
+from bidiffsr.config import TrainingConfig
 from helpers import tiny_network_config
 from method_cases import (
     Array,
@@ -30,6 +34,7 @@ from method_cases import (
     unpacked_bits,
     weight_of,
 )
+from training_runs import run
 
 NAME = "ir-net"
 POINTS = [-2.0, -1.0, -0.3, 0.0, 0.1, 1.0, 2.0]
@@ -164,3 +169,31 @@ def test_an_unpacked_weight_packs_to_the_same(
 
 def test_counts_are_those_of_the_other_bare_methods() -> None:
     assert published_counts(NAME) == published_counts("bnn")  # as in the paper's table
+
+
+def test_training_tells_of_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a run goes on."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "picture.png")
+    network = tiny_network_config(method=NAME, channels=2, timesteps=2000, dropout=0)
+    values = {
+        "output": tmp_path / "run",
+        "model": {"network": network, "scale": 4},
+        "data": {"folders": [tmp_path], "crop": 32},
+        "iterations": 5,
+        "batch": 1,
+        "accelerator": "cpu",
+    }
+    seen: set[float] = set()
+    derivative = ErrorDecay.forward
+
+    def noted(module: ErrorDecay, *inputs: torch.Tensor) -> torch.Tensor:
+        seen.add(module.progress)
+        return derivative(module, *inputs)
+
+    monkeypatch.setattr(ErrorDecay, "forward", noted)
+    config = TrainingConfig.model_validate(values)
+    run(config, 2)
+    assert seen == {0, 0.2}
+    run(config)
+    assert seen == {0, 0.2, 0.4, 0.6, 0.8}
