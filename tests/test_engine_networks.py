@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from bidiffsr.backends.engine import Engine
+from bidiffsr.binary import METHODS
 from bidiffsr.config import BiDiffSRConfig
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.models.published import convert_reference
@@ -121,6 +122,12 @@ def test_ddim_gives_the_published_latents(
 
 # Random networks of every kind beside PyTorch in float64.
 
+# The methods beside these whose epilogue the engine has.
+ENGINE_METHODS = [
+    name
+    for name, method in METHODS.items()
+    if method.epilogue is not None and name not in ("bi-diffsr", "full-precision")
+]
 # The straight body, which has no levels.
 LOW: dict[str, Any] = {"multipliers": (1,), "fusion": "add", "full_precision_up_levels": 0}
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -174,6 +181,11 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "patch": 2,
     },
     "no attention in the middle": {"middle_attention": False},
+    **{name: {"method": name, "full_precision_up_levels": 1} for name in ENGINE_METHODS},
+    **{
+        f"{name}, straight": LOW | {"method": name, "weight_gain": True, "patch": 2}
+        for name in ENGINE_METHODS
+    },
     "gains": {"weight_gain": True, "fusion": "concat", "full_precision_up_levels": 0},
     "all of the low-resolution form": LOW
     | {
@@ -251,7 +263,7 @@ def configs(draw: st.DrawFn) -> BiDiffSRConfig:
         full_precision_up_levels=draw(st.integers(0, levels)),
         timesteps=timesteps,
         time_groups=draw(st.integers(1, 7)),
-        method=draw(st.sampled_from(["bi-diffsr", "bi-diffsr", "full-precision"]))
+        method=draw(st.sampled_from(["bi-diffsr", "full-precision", *ENGINE_METHODS]))
         if grouped
         else "bi-diffsr",
         resampling="strided" if strided else "consistent",

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from any_network import networks, sr3_networks
 from bidiffsr.backends.base import load_backend
 from bidiffsr.backends.compare import compare_backends
-from bidiffsr.binary import METHODS, BiDiffSR, BinaryConv2d, method_for
+from bidiffsr.binary import METHODS, BinaryConv2d, method_for
 from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.errors import CheckpointError, ConfigError
 from bidiffsr.models.packed import load_packed, save_packed
@@ -101,7 +101,8 @@ def test_counts_are_those_of_a_pass_through_pytorch(
     assert total(layers).parameters == parameters
     # It knows convolutions, linear layers and attention; not norms and upsampling.
     products = total(layer for layer in layers if layer.kind not in ("norm", "upsample"))
-    assert counter.get_total_flops() == 2 * (products.macs + products.binary_macs)
+    bits = method_for(config).activation_bits if isinstance(config, BiDiffSRConfig) else 1
+    assert counter.get_total_flops() == 2 * (products.macs + products.binary_macs // bits)
 
 
 def test_a_size_that_the_network_does_not_take_is_not_counted() -> None:
@@ -144,26 +145,24 @@ def test_the_engine_loads_exactly_these_tensors(changes: dict[str, Any], tmp_pat
             load(tensors | {name: longer})
 
 
-class _Foreign(BiDiffSR):
-    """A method that nobody has told the engine of."""
-
-    epilogue = None
+FOREIGN = ["dorefa", "dorefa-w1a2", "xnor-net"]
+"""The methods that the engine does not know."""
 
 
-def test_a_method_that_the_engine_does_not_know_is_pytorchs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_the_engine_does_not_know_is_pytorchs(name: str, tmp_path: Path) -> None:
     engine = pytest.importorskip("bidiffsr.backends.engine")
     from bidiffsr.backends.pytorch import TorchBackend
 
-    config = tiny_network_config()
+    config = tiny_network_config(method=name)
     path = tmp_path / "model.safetensors"
     save_packed(path, model_of(config), random_parameters(config))
-    assert isinstance(load_backend(path)[0], engine.Engine)
-    monkeypatch.setitem(METHODS, "bi-diffsr", _Foreign)
     backend, _ = load_backend(path)
+    if name not in FOREIGN:
+        assert isinstance(backend, engine.Engine)
+        return
     assert isinstance(backend, TorchBackend)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: network\.method: 'bi-diffsr'"):
+    with pytest.raises(CheckpointError, match=rf"model\.safetensors: network\.method: '{name}'"):
         engine.Engine(path)
     (comparison,) = compare_backends(backend.network, path)
     assert comparison.difference == 0
@@ -249,3 +248,14 @@ def test_every_method_begins_from_full_precision(name: str) -> None:
     if method.bias is not None:
         for bias in ours[f"{block}.{method.bias}"].view(-1, config.channels):
             assert torch.equal(bias, theirs[f"{block}.conv.bias"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_of_every_method_learns(name: str) -> None:
+    network = scramble(build_network(tiny_network_config(method=name, weight_gain=True))).train()
+    x = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    network(x, x, torch.tensor([0, 30, 60, 99])).square().mean().backward()
+    for part, parameter in network.named_parameters():
+        assert parameter.grad is not None, part
+        assert parameter.grad.isfinite().all(), part
+        assert parameter.grad.count_nonzero() > 0, part

@@ -149,6 +149,39 @@ def assert_same_tensors(found: dict[str, np.ndarray], expected: dict[str, np.nda
         np.testing.assert_array_equal(found[name], value, name)
 
 
+def channel_means(rows: np.ndarray) -> np.ndarray:
+    return np.abs(rows).mean(axis=1)
+
+
+def power_of_two(rows: np.ndarray) -> np.ndarray:
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    means, deviations = channel_means(centred), centred.std(axis=1)
+    return np.array(
+        [2.0 ** round(np.log2(m / d)) if d else 0.0 for m, d in zip(means, deviations, strict=True)]
+    )
+
+
+def alignment(network: BiDiffSRConfig, weight: np.ndarray) -> float:
+    return 130 * weight.shape[1] / 64 if network.method == "bbcu" else 1
+
+
+# The scales (C_out,) of weights (C_out, n), float64, by method.
+SCALES: dict[str, Callable[[np.ndarray], Any]] = {
+    "bi-diffsr": channel_means,
+    "reactnet": channel_means,
+    "bi-real": channel_means,
+    "bnn": lambda rows: np.ones(len(rows)),
+    "dorefa": lambda rows: np.full(len(rows), np.abs(rows).mean()),
+    "dorefa-w1a2": lambda rows: np.full(len(rows), np.abs(rows).mean()),
+    "xnor-net": channel_means,
+    "ir-net": power_of_two,
+    "bbcu": channel_means,
+}
+
+# Those that keep weights of exactly 0 apart; elsewhere they are +1.
+WITH_ZEROS = ("bi-diffsr", "reactnet", "bi-real")
+
+
 def packed_by_hand(parameters: dict[str, np.ndarray], network: BiDiffSRConfig) -> dict[str, Any]:
     """What a reader has to give, without the code that it uses for that."""
     tensors = {}
@@ -158,9 +191,11 @@ def packed_by_hand(parameters: dict[str, np.ndarray], network: BiDiffSRConfig) -
             tensors[name] = value
             continue
         rows = value.reshape(len(value), -1)
-        tensors[f"{name}.signs"] = np.packbits(rows >= 0, axis=1, bitorder="big")
-        tensors[f"{name}.scale"] = np.abs(rows.astype(np.float64)).mean(axis=1).astype(np.float32)
-        if (rows == 0).any():
+        least = rows.mean(axis=1, keepdims=True, dtype=float) if network.method == "ir-net" else 0
+        tensors[f"{name}.signs"] = np.packbits(rows >= least, axis=1, bitorder="big")
+        scale = SCALES[network.method](rows.astype(np.float64)) / alignment(network, value)
+        tensors[f"{name}.scale"] = scale.astype(np.float32)
+        if (rows == 0).any() and network.method in WITH_ZEROS:
             tensors[f"{name}.zeros"] = np.nonzero(rows.ravel() == 0)[0].astype(np.int32)
     return tensors
 
@@ -178,6 +213,12 @@ def assert_readers_agree(path: Path) -> PackedModel:
             np.testing.assert_array_equal(remaining.pop(name), value, name)
             continue
         rows = value.reshape(len(value), -1)
+        packing = forms[name].packing
+        if not isinstance(packing, MeanMagnitude):
+            assert packing is not None
+            for part, again in packing.pack(value).named(name).items():
+                np.testing.assert_allclose(again, remaining.pop(part), rtol=1e-6, err_msg=part)
+            continue
         signs = remaining.pop(f"{name}.signs")
         zeros = remaining.pop(f"{name}.zeros", np.empty(0, np.int32))
         scale = remaining.pop(f"{name}.scale")

@@ -17,6 +17,7 @@ from bidiffsr.binary.methods import method_for
 from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.errors import CheckpointError, ConfigError
 from bidiffsr.models.packed import load_packed
+from bidiffsr.nn.layout import ConvBlock, network_layers
 from bidiffsr.system.cpus import usable_cpus
 from bidiffsr.system.files import printable
 
@@ -81,6 +82,16 @@ def binary_conv_rate(channels: int, width: int, threads: int = 0) -> float:
     return _native.binary_conv_rate(chosen_kernel(), threads, channels, width)
 
 
+def _constants(network: BiDiffSRConfig) -> dict[str, NDArray[np.float32]]:
+    """What the engine reads and the network's method does not learn."""
+    return {
+        f"{layer.name}.{name}": value
+        for layer in network_layers(network)
+        if isinstance(layer, ConvBlock)
+        for name, value in layer.method.constants(layer.channels_in, layer.channels_out).items()
+    }
+
+
 class Engine:
     """A packed BI-DiffSR network on the CPU, without PyTorch; safe to call from many threads.
 
@@ -115,7 +126,7 @@ class Engine:
         self.precision: Precision = asked.precision
         self._native = _native.make_engine(
             dict(network) | {"method": epilogue},  # a dump leaves out what is as published
-            model.tensors,
+            _constants(network) | model.tensors,
             precision == "fast",
             chosen_kernel(),
             asked.threads or usable_cpus(),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TimestepShift,
         fuse,
     )
-    from bidiffsr.binary.quantizers import ActivationSign, ScaledWeightSign
+    from bidiffsr.binary.quantizers import ActivationSign, ScaledWeightSign, set_progress
 
 __all__ = [
     "METHODS",
@@ -35,6 +35,7 @@ __all__ = [
     "compiled_kernels",
     "fuse",
     "method_for",
+    "set_progress",
 ]
 
 _MODULE_OF = {
@@ -46,6 +47,7 @@ _MODULE_OF = {
     "TimestepShift": "bidiffsr.binary.layers",
     "compiled_kernels": "bidiffsr.binary.fused",
     "fuse": "bidiffsr.binary.layers",
+    "set_progress": "bidiffsr.binary.quantizers",
 }
 
 

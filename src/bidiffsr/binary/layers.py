@@ -84,6 +84,8 @@ class BinaryConv2d(nn.Module):
         self.stride = stride
         self.binarize_activation = activation
         self.binarize_weight = weight
+        self.scale_map: nn.Module | None = None
+        """What the result is multiplied by, a function of the real input, if anything."""
 
     @property
     def weight_bits(self) -> int:
@@ -97,10 +99,10 @@ class BinaryConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride), float."""
-        if self.binarize_activation is not None:
-            x = self.binarize_activation(x)
+        active = x if self.binarize_activation is None else self.binarize_activation(x)
         weight = self.weight if self.binarize_weight is None else self.binarize_weight(self.weight)
-        return F.conv2d(x, weight, self.bias, self.stride, padding=weight.shape[-1] // 2)
+        y = F.conv2d(active, weight, self.bias, self.stride, padding=weight.shape[-1] // 2)
+        return y if self.scale_map is None else y * self.scale_map(x)
 
 
 class ConvBlock(nn.Module):

@@ -1,12 +1,19 @@
-"""The two binarizers of BI-DiffSR and their gradients (docs/method.md, "BI-Conv")."""
+"""What fills the slots of a convolution: signs, levels, scales and their gradients.
+
+Those of BI-DiffSR are `ActivationSign` and `ScaledWeightSign` (docs/method.md, "BI-Conv").
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+WeightDerivative: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(weight, its scale) → what a gradient by the binarized weight is multiplied by."""
 
 
 def bi_real_derivative(x: Tensor) -> Tensor:
@@ -76,3 +83,147 @@ class ScaledWeightSign(nn.Module):
         result = _ScaledWeightSign.apply(weight)
         assert isinstance(result, Tensor)
         return result
+
+
+class _WeightSign(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, scale: Tensor, derivative: WeightDerivative) -> Tensor:
+        ctx.save_for_backward(weight, scale)
+        ctx.derivative = derivative
+        return torch.where(weight >= 0, scale, -scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        weight, scale = ctx.saved_tensors
+        return gradients[0] * ctx.derivative(weight, scale), None, None
+
+
+class WeightSign(nn.Module):
+    """Weight binarizer of a method that says what its scale and its gradient are.
+
+    Forward:  w_b = scale(w) sign(w), with sign(0) = +1
+    Gradient: derivative(w, scale(w)), the scale a constant
+
+    Args:
+        scale: of a weight (C_out, C_in, k, k), broadcastable to it.
+        derivative: of the result by the weight, each value by itself.
+    """
+
+    def __init__(self, scale: Callable[[Tensor], Tensor], derivative: WeightDerivative) -> None:
+        super().__init__()
+        self.scale = scale
+        self.derivative = derivative
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """(C_out, C_in, k, k) → same: the scaled signs."""
+        result = _WeightSign.apply(weight, self.scale(weight.detach()), self.derivative)
+        assert isinstance(result, Tensor)
+        return result
+
+
+class _Levels(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, highest: int) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(0, 1).mul_(highest).round_().div_(highest)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return gradients[0] * ((x >= 0) & (x <= 1)), None
+
+
+class ActivationLevels(nn.Module):
+    """Activation quantizer of DoReFa-Net: 2^bits levels from 0 to 1; one bit says 0 or 1.
+
+    Forward:  round((2^bits - 1) clip(x, 0, 1)) / (2^bits - 1), halves to the even number
+    Gradient: 1 on [0, 1], 0 elsewhere
+
+    Shape and dtype of the input are kept.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.highest = 2**bits - 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the nearest level of each value of ``x``, any float tensor."""
+        result = _Levels.apply(x, self.highest)
+        assert isinstance(result, Tensor)
+        return result
+
+
+class InputScale(nn.Module):
+    """XNOR-Net's K: what each output of a convolution is multiplied by for its input's magnitudes.
+
+    Forward:  K = A * k, A = mean over channels of |x|, k a box filter of 1 / (width · height)
+    Gradient: that of the formula, with the derivative of |x| 0 at 0
+
+    Taps outside the picture count as 0, as they do in the convolution.
+    """
+
+    def __init__(self, kernel: int, stride: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W), before its sign → (B, 1, H / stride, W / stride)."""
+        magnitude = x.abs().mean(dim=1, keepdim=True)
+        return F.avg_pool2d(magnitude, self.kernel, self.stride, padding=self.kernel // 2)
+
+
+class ErrorDecay(nn.Module):
+    """IR-Net's error decay estimator (EDE): a gradient of signs that sharpens over training.
+
+    k t (1 - tanh²(t x)), with t = 10^(2 progress - 1) from 0.1 to 10 and k = max(1 / t, 1): the
+    derivative of k tanh(t x), first nearly 1 everywhere and at the end nearly that of the sign.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress = 0.0
+        """The share of training that is done, 0 to 1 (`set_progress`)."""
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """The derivative at each value of ``x``, any float tensor, of signs under a scale."""
+        sharpness = 10 ** (2 * self.progress - 1)
+        slope = max(1 / sharpness, 1.0) * sharpness
+        return scale * slope * (1 - (sharpness * x).tanh().square())
+
+
+def set_progress(network: nn.Module, progress: float) -> None:
+    """Tell the gradients of ``network`` that sharpen what share of training is done, 0 to 1."""
+    for module in network.modules():
+        if isinstance(module, ErrorDecay):
+            module.progress = progress
+
+
+class BalancedWeightSign(nn.Module):
+    """Weight binarizer of IR-Net (Libra parameter binarization), a scale each output channel.
+
+    Forward:  w_b = 2^s_o sign(v), v = (w - mean w_o) / std w_o, sign(0) = +1,
+              s_o = round(log2(mean |v_o|))
+    Gradient: 2^s_o EDE'(v) by v, the scale a constant, and by w through the standardization
+
+    The deviation is that of the n weights, not an estimate over n - 1; where it is 0, so is the
+    scale. Standardized in float64, or the last bits of the mean could decide signs. Takes and
+    returns (C_out, C_in, k, k).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sign = WeightSign(_power_of_two, ErrorDecay())
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the scaled signs of the standardized ``weight``."""
+        centred = weight.double()
+        centred = centred - centred.mean(dim=(1, 2, 3), keepdim=True)
+        variance = centred.square().mean(dim=(1, 2, 3), keepdim=True)
+        deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+        return self.sign(centred / deviation).to(weight.dtype)
+
+
+def _power_of_two(standardized: Tensor) -> Tensor:
+    mean = standardized.abs().mean(dim=(1, 2, 3), keepdim=True)
+    return mean.log2().round().exp2()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Subset
 
-from bidiffsr.binary import BinaryConv2d, compiled_kernels, fuse
+from bidiffsr.binary import BinaryConv2d, compiled_kernels, fuse, set_progress
 from bidiffsr.config import TrainingConfig
 from bidiffsr.data.crops import TrainingCrops
 from bidiffsr.diffusion.formulation import Diffusion
@@ -207,6 +207,7 @@ class Trainer:
         timesteps = self._draw_timesteps(len(pictures)).to(self.fabric.device)
         self.network.train()
         self._binarize_weights(self.iteration >= config.binarize_weights_from)
+        set_progress(self.network, self.iteration / config.iterations)
         batch, inputs = self._noised(pictures, conditions, timesteps)
         prediction = self._model(*inputs).float()
         loss = self._loss(prediction, batch, self.diffusion)

@@ -6,12 +6,27 @@ Importing them loads no PyTorch; building their convolutions does.
 from __future__ import annotations
 
 from bidiffsr.binary.methods.base import ConvMethod, MethodOptions
+from bidiffsr.binary.methods.bbcu import BBCU
 from bidiffsr.binary.methods.bi_diffsr import BiDiffSR
+from bidiffsr.binary.methods.bi_real import BiReal
+from bidiffsr.binary.methods.bnn import BNN
+from bidiffsr.binary.methods.dorefa import DoReFa, DoReFaTwoBit
 from bidiffsr.binary.methods.full_precision import FullPrecision
+from bidiffsr.binary.methods.ir_net import IRNet
+from bidiffsr.binary.methods.reactnet import ReActNet
+from bidiffsr.binary.methods.xnor_net import XNORNet
 
 METHODS: dict[str, type[ConvMethod]] = {
     "bi-diffsr": BiDiffSR,
     "full-precision": FullPrecision,
+    "reactnet": ReActNet,
+    "bi-real": BiReal,
+    "bnn": BNN,
+    "dorefa": DoReFa,
+    "dorefa-w1a2": DoReFaTwoBit,
+    "xnor-net": XNORNet,
+    "ir-net": IRNet,
+    "bbcu": BBCU,
 }
 """By the name that configurations and model files call them by."""
 

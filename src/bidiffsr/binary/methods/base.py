@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
+from bidiffsr.binary.packing import Floats
 from bidiffsr.binary.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ class ConvMethod(ABC):
     """The parameter (..., C_out) that begins as the bias where training begins from a
     full-precision network, if any."""
 
+    activation_bits: ClassVar[int] = 1
+    """Bits of an activation behind its slot; a product of bits is counted for each of them."""
+
     @classmethod
     @abstractmethod
     def of(cls, options: MethodOptions) -> Self:
@@ -49,3 +53,10 @@ class ConvMethod(ABC):
     @abstractmethod
     def conv(self, channels_in: int, channels_out: int, kernel: int, stride: int = 1) -> ConvBlock:
         """A "same" convolution block of this method; takes PyTorch."""
+
+    def constants(self, channels_in: int, channels_out: int) -> dict[str, Floats]:
+        """What the engine's ``epilogue`` reads of a block and the method does not learn.
+
+        By the names that they would have in ``parameters``; files hold none of them.
+        """
+        return {}

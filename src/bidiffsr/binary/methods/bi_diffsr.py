@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from bidiffsr.binary.methods.base import ConvMethod, MethodOptions
 from bidiffsr.binary.packing import MeanMagnitude
@@ -29,7 +29,7 @@ class BiDiffSR(ConvMethod):
     gain: bool = False
 
     @classmethod
-    def of(cls, options: MethodOptions) -> BiDiffSR:
+    def of(cls, options: MethodOptions) -> Self:
         """See ``ConvMethod.of``."""
         groups = options.time_groups
         return cls(

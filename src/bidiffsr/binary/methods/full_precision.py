@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from bidiffsr.binary.methods.base import ConvMethod, MethodOptions
 from bidiffsr.binary.parameters import Parameter, Role
@@ -20,7 +20,7 @@ class FullPrecision(ConvMethod):
     bias: ClassVar[str | None] = "conv.bias"
 
     @classmethod
-    def of(cls, options: MethodOptions) -> FullPrecision:
+    def of(cls, options: MethodOptions) -> Self:
         """See ``ConvMethod.of``."""
         return cls()
 

@@ -152,7 +152,7 @@ class ConvBlock(Layer):
                 case Role.VECTOR:
                     pass
         if bits:
-            kind, macs, binary = f"binary {kind}", 0, macs
+            kind, macs, binary = f"binary {kind}", 0, macs * self.method.activation_bits
         return LayerCount(
             f"{self.name}.{module}".strip("."),
             kind,
