@@ -209,7 +209,7 @@ def test_full_precision_levels_must_be_the_shallowest(fp_res: list[int]) -> None
         ({"inner_channel": 7}, "channels"),
         ({"inner_channel": 8.5}, "inner_channel"),
         ({"inner_channel": "many"}, "inner_channel"),
-        ({"inner_channel": 2**40}, "channels"),
+        ({"inner_channel": 2**40}, "inner_channel"),
         ({"norm_groups": 0}, "norm_groups"),
         ({"norm_groups": 24}, "norm_groups"),
         ({"channel_mults": None}, "channel_mults"),

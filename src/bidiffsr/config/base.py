@@ -97,9 +97,13 @@ def parse_config(
         # A misspelt key is named before the one that is missing for it.
         first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
         parts = [section] if section else []
-        parts += [str(part) for part in first["loc"] if part not in _TAGS]
+        parts += [_one_line(str(part)) for part in first["loc"] if part not in _TAGS]
         key = ".".join(parts) or "configuration"
         raise ConfigError(f"{where}: {key}: {_reason(first)}") from None
+
+
+def _one_line(key: str) -> str:
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in key)
 
 
 def _reason(error: pydantic_core.ErrorDetails) -> str:

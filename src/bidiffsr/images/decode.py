@@ -115,7 +115,7 @@ def _check_size(picture: pyvips.Image, contents: Contents, max_pixels: int) -> N
     if pixels > max_pixels:
         raise ImageError(
             f"says it is {size}; expected at most {max_pixels} pixels in all; "
-            "make it smaller or cut it into parts first"
+            "raise max_pixels, or make it smaller first"
         )
     if pixels > contents.most_pixels:
         raise ImageError(
