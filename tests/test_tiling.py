@@ -366,6 +366,24 @@ def test_small_pictures_are_whole_unless_the_memory_forbids_it() -> None:
     assert len(plan.tiling) == 9
 
 
+@pytest.mark.parametrize(
+    ("limit", "side"), [(None, 6000), (98_000, 6000), (60_000, 4096), (1200, 512), (400, 256)]
+)
+def test_without_attention_a_picture_is_whole_as_far_as_memory_goes(
+    limit: int | None, side: int
+) -> None:
+    plan = plan_memory(
+        square(4000),
+        (4000, 6000),
+        0,
+        multiple=8,
+        attends=False,
+        limit=None if limit is None else limit * MB,
+    )
+    assert side / 2 < max(plan.tiling.tile) <= side
+    assert limit is None or plan.needed <= limit * MB
+
+
 def test_a_picture_that_does_not_fit_is_refused_with_the_numbers() -> None:
     with pytest.raises(MemoryEstimateError, match=r"6000x4000 pixels needs about 1\.6 GB .* 1\.0"):
         plan_memory(square(4000), (4000, 6000), 1500 * MB, multiple=8, limit=1000 * MB)

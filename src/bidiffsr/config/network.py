@@ -79,6 +79,11 @@ class BiDiffSRConfig(Config):
     """TaA per time group; otherwise one RPReLU for all timesteps."""
 
     @property
+    def attends(self) -> bool:
+        """Whether positions are compared with each other, anywhere."""
+        return self.middle_attention or bool(self.attention_levels)
+
+    @property
     def size_multiple(self) -> int:
         """What height and width must be divisible by."""
         return self.patch * 2 ** (len(self.multipliers) - 1)
@@ -131,6 +136,11 @@ class SR3Config(Config):
     blocks_per_level: Annotated[int, Field(ge=1, le=16)] = 2
     norm_groups: PositiveInt = 16
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+
+    @property
+    def attends(self) -> bool:
+        """Whether positions are compared with each other; in the middle, here."""
+        return True
 
     @property
     def size_multiple(self) -> int:

@@ -9,9 +9,9 @@ from bidiffsr.errors import MemoryEstimateError
 from bidiffsr.upscaling.options import TileSize
 from bidiffsr.upscaling.tiling import Tiling, lay_tiles, least_tile
 
-# Up to here a picture is one tile, where the memory allows: attention compares all positions with
-# each other, and its share of the work grows with the area. At a megapixel it adds half to a step
-# of the shipped network in PyTorch, about as much as the overlaps of tiles would.
+# With attention, up to here a picture is one tile, where the memory allows: it compares all
+# positions with each other, and its share of the work grows with the area. At a megapixel it adds
+# half to a step of the shipped network in PyTorch, about as much as the overlaps of tiles would.
 _LARGEST_WHOLE = 1 << 20
 
 # Larger pictures get tiles of at most this side: attention adds a seventh to a step, overlaps a
@@ -43,6 +43,7 @@ def plan_memory(
     *,
     multiple: int,
     tile: TileSize = "auto",
+    attends: bool = True,
     limit: int | None,
     disk: bool = False,
 ) -> MemoryPlan:
@@ -55,6 +56,7 @@ def plan_memory(
         multiple: see ``lay_tiles``.
         tile: their largest side, or "auto": the whole picture or else the largest tiles, as far as
             the memory and the work allow.
+        attends: whether the network's work for a pixel grows with the tile.
         limit: bytes there are; None where nobody knows.
         disk: whether arrays may live in files. They do where they would take half of ``limit``.
 
@@ -63,7 +65,7 @@ def plan_memory(
     """
     on_disk = disk and limit is not None and picture > limit / 2
     plans = []
-    for largest in _sides(size, multiple, tile):
+    for largest in _sides(size, multiple, tile, attends):
         tiling = lay_tiles(*size, largest, multiple)
         height, width = tiling.tile
         needed = _FIXED_BYTES + network(height, width) + _TILE_BYTES * height * width
@@ -79,13 +81,15 @@ def plan_memory(
     )
 
 
-def _sides(size: tuple[int, int], multiple: int, tile: TileSize) -> list[int]:
+def _sides(size: tuple[int, int], multiple: int, tile: TileSize, attends: bool) -> list[int]:
     """Sides to try, the best first."""
     if tile != "auto":
         return [tile]
     height, width = size
-    sides = [max(size)] if height * width <= _LARGEST_WHOLE else []
+    sides = [max(size)] if height * width <= _LARGEST_WHOLE or not attends else []
     side, least = max(_LARGEST_TILE, least_tile(multiple)), least_tile(multiple)
+    while not attends and 2 * side < max(size):
+        side *= 2
     while side > least:
         sides.append(side)
         side //= 2

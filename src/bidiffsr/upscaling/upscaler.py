@@ -210,6 +210,7 @@ class Upscaler:
             (height, width),
             height * width * each,
             multiple=self._multiple,
+            attends=self.config.network.attends,
             tile=options.tile,
             limit=memory_limit(options.memory, self._held_memory),
             disk=disk,
