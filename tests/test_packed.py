@@ -20,7 +20,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from any_network import networks
 from bidiffsr.backends.compare import compare_backends
@@ -33,7 +33,7 @@ from bidiffsr.models.packed import FloatType, PackedModel, load_packed, save_pac
 from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import build_network
 from bidiffsr.nn.layout import network_parameters
-from helpers import largest_file, scramble
+from helpers import largest_file, scramble, tiny_network_config
 from hostile_models import (
     NETWORK,
     PLAIN,
@@ -653,3 +653,43 @@ def test_outputs_are_compared_in_every_time_group(tmp_path: Path) -> None:
             original.get_parameter("down.0.blocks.0.conv1.activation.bias_out")[group, 0] += 5
         first = next(compare_backends(original, path))
         assert first.difference > 0.01
+
+
+# Other methods.
+
+
+@pytest.mark.parametrize(
+    ("method", "scale"),
+    [("bnn", [1, 2]), ("dorefa", [0.5, 0.25]), ("ir-net", [0.75, 1]), ("ir-net", [2, 1])],
+)
+def test_a_scale_that_no_weight_has_is_refused(
+    method: str, scale: list[float], tmp_path: Path
+) -> None:
+    network = tiny_network_config(method=method, full_precision_up_levels=0)
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    save_packed(good, model_of(network), random_parameters(network), float_type="fp32")
+    with safe_open(good, framework="numpy") as file:
+        metadata = file.metadata()
+    tensors = load_file(good)
+    name = "down.0.resample.conv1.conv.weight"
+    assert tensors[f"{name}.scale"].shape == (2,)
+    tensors[f"{name}.scale"] = torch.tensor(scale, dtype=torch.float32)
+    save_file(tensors, bad, metadata)
+    for read in READERS:
+        read(good)
+        with pytest.raises(CheckpointError, match=f"{name}: has a scale or zeros that no weight"):
+            read(bad)
+
+
+def test_zeros_where_the_method_has_none_are_refused(tmp_path: Path) -> None:
+    network = tiny_network_config(method="bnn")
+    good, bad = tmp_path / "good.safetensors", tmp_path / "bad.safetensors"
+    save_packed(good, model_of(network), random_parameters(network), float_type="fp32")
+    with safe_open(good, framework="numpy") as file:
+        metadata = file.metadata()
+    name = "down.0.blocks.0.conv1.conv.weight"
+    tensors = load_file(good) | {f"{name}.zeros": torch.tensor([3], dtype=torch.int32)}
+    save_file(tensors, bad, metadata)
+    for read in READERS:
+        with pytest.raises(CheckpointError, match=f"{name}: has a scale or zeros that no weight"):
+            read(bad)

@@ -47,6 +47,10 @@ class Packing(Protocol):
         """A trained weight that packs to this: float32 of ``shape``, (C_out, C_in, k, k)."""
         ...
 
+    def allows(self, packed: PackedWeight, shape: tuple[int, ...]) -> bool:
+        """Whether a trained weight of ``shape`` packs to this, as ``unpack`` takes for granted."""
+        ...
+
 
 @dataclass(frozen=True)
 class MeanMagnitude:
@@ -74,6 +78,10 @@ class MeanMagnitude:
         weight *= (packed.scale * np.float64(columns) / others).astype(np.float32)[:, None]
         return weight.reshape(shape)
 
+    def allows(self, packed: PackedWeight, shape: tuple[int, ...]) -> bool:
+        """See ``Packing.allows``: any scale."""
+        return True
+
 
 class Signs(ABC):
     """A packing rule of signs, sign(0) = +1, under a scale (`WeightSign`)."""
@@ -91,6 +99,12 @@ class Signs(ABC):
         """See ``Packing.unpack``; the weights of a channel have one magnitude."""
         signs = np.unpackbits(packed.signs, axis=1, count=prod(shape[1:])) * np.float32(2) - 1
         return (signs * self.magnitude(packed.scale)[:, None]).reshape(shape)
+
+    def allows(self, packed: PackedWeight, shape: tuple[int, ...]) -> bool:
+        """See ``Packing.allows``."""
+        scale = self.pack(self.unpack(packed, shape)).scale
+        same = np.allclose(scale, packed.scale, rtol=1e-5, atol=np.finfo(np.float32).tiny)
+        return same and not len(packed.zeros)
 
     def signed(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the signs are those of: trained weights (C_out, C_in·k·k), or something of them."""

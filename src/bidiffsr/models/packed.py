@@ -150,6 +150,11 @@ def read_parameters(
                 zeros=read(f"{name}.zeros") if has_zeros else np.empty(0, np.int32),
             )
             _check_packed(weight, prod(parameter.shape[1:]), f"{where}: {name}", has_zeros)
+            assert parameter.packing is not None  # or nothing of it would be expected as bits
+            if not parameter.packing.allows(weight, parameter.shape):
+                raise CheckpointError(
+                    f"{where}: {name}: has a scale or zeros that no weight of this method has"
+                )
             yield name, weight
         else:
             value = read(name)
