@@ -234,3 +234,10 @@ def test_the_published_schedule_is_accepted() -> None:
     levels = make_schedule(LinearSchedule())
     assert math.isclose(levels.signal[-1] ** 2, math.exp(-10.03), rel_tol=0.02)
     assert yaml.safe_load("1.0e-6") == LinearSchedule().beta_start
+
+
+def test_an_override_has_the_newer_name_and_its_file_the_former() -> None:
+    values = {"output": "run", "data": {"folders": ["a"]}, "start_probability": 0.5}
+    merged = with_overrides(values, ["--noisiest_probability", "0.9"], "run.yml")
+    assert parse_config(TrainingConfig, merged, "run.yml").noisiest_probability == 0.9
+    assert parse_config(TrainingConfig, values, "run.yml").noisiest_probability == 0.5

@@ -121,3 +121,18 @@ def test_sr3_starts_from_sr3_only() -> None:
     assert all(map(torch.equal, source.state_dict().values(), target.state_dict().values()))
     other, other_config = network()
     assert not transfer(source, config, other, other_config)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_network_is_widened_only_where_its_scale_follows_its_weights(method: str) -> None:
+    source, narrow = network(method=method)
+    target, wide = network(method=method, channels=32, norm_groups=16)
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    weight = np.random.default_rng(0).standard_normal((2, 3, 3, 3)).astype(np.float32)
+    rule = method_for(narrow).parameters(3, 2, 3)["conv.weight"].packing
+    follows = rule is None or np.allclose(rule.pack(weight / 2).scale, rule.pack(weight).scale / 2)
+    # BBCU's scale follows its weights and shrinks with the channels it reads besides.
+    assert transfer(source, narrow, target, wide) is (follows and method != "bbcu")
+    if not follows:
+        after = target.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())

@@ -32,11 +32,11 @@ class BackendOptions:
     """What runs the network. Default: the 1-bit engine, or torch on a GPU or for a network that
     the engine does not know."""
     precision: Precision = "fast"
-    """Of the engine: rounded more where it cannot be seen, or float32 throughout."""
+    """Engine only: rounded more where it cannot be seen, or float32 throughout."""
     threads: int = 0
-    """Of the engine. Default: one for each CPU that this process may use."""
+    """Engine only. Default: one for each CPU that this process may use."""
     device: str | None = None
-    """Of torch: cpu, cuda, ... Default: the engine, on the CPU; for torch a GPU where there is
+    """PyTorch only: cpu, cuda, ... Default: the engine, on the CPU; for torch a GPU where there is
     one."""
 
     def __post_init__(self) -> None:

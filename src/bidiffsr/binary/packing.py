@@ -83,6 +83,10 @@ class MeanMagnitude:
         return True
 
 
+# Weights of a file that are looked at together.
+_CHECKED_WEIGHTS = 1 << 18
+
+
 class Signs(ABC):
     """A packing rule of signs, sign(0) = +1, under a scale (`WeightSign`)."""
 
@@ -101,10 +105,17 @@ class Signs(ABC):
         return (signs * self.magnitude(packed.scale)[:, None]).reshape(shape)
 
     def allows(self, packed: PackedWeight, shape: tuple[int, ...]) -> bool:
-        """See ``Packing.allows``."""
-        scale = self.pack(self.unpack(packed, shape)).scale
-        same = np.allclose(scale, packed.scale, rtol=1e-5, atol=np.finfo(np.float32).tiny)
-        return same and not len(packed.zeros)
+        """See ``Packing.allows``; some channels at a time, since floats take far more than bits."""
+        step = max(1, _CHECKED_WEIGHTS // max(1, prod(shape[1:])))
+        parts = (slice(start, start + step) for start in range(0, shape[0], step))
+        return not len(packed.zeros) and all(
+            self._allows(PackedWeight(packed.signs[rows], packed.scale[rows], packed.zeros), shape)
+            for rows in parts
+        )
+
+    def _allows(self, packed: PackedWeight, shape: tuple[int, ...]) -> bool:
+        scale = self.pack(self.unpack(packed, (len(packed.scale), *shape[1:]))).scale
+        return np.allclose(scale, packed.scale, rtol=1e-5, atol=np.finfo(np.float32).tiny)
 
     def signed(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the signs are those of: trained weights (C_out, C_in·k·k), or something of them."""
@@ -141,6 +152,11 @@ class LayerMean(Signs):
     def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """See ``Signs.scale``."""
         return np.repeat(np.abs(rows).mean(dtype=np.float64), len(rows))
+
+    def allows(self, packed: PackedWeight, shape: tuple[int, ...]) -> bool:
+        """See ``Packing.allows``: besides, all channels have one scale."""
+        alike = np.allclose(packed.scale, packed.scale[:1], rtol=1e-5)
+        return alike and super().allows(packed, shape)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ def pack(
             different, or fp32, as they are. Default: bf16.
         options: The option file of a published checkpoint, which describes the network.
         verify: Run the result in PyTorch and in the engine, print how far the outputs are apart,
-            and fail where the engine's is another than PyTorch's.
+            and fail if the engine's differs from PyTorch's.
         overwrite: Replace the output if it exists.
     """
     _check_model_output(output, overwrite=overwrite)

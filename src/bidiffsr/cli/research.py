@@ -52,15 +52,15 @@ def evaluate(
     interpolation is always scored too.
 
     Args:
-        folders: Folders of pictures, or such with HR and LR_bicubic inside.
+        folders: Folders of pictures, or folders that contain HR and LR_bicubic.
         scale: The factor. Default: the most that all the models can; 4 for bicubic.
         model: The name of a model that comes with bidiffsr, a model file, or `bicubic`; may be
             given several times. Default: `default`, the best that comes with it for this scale.
-        quality: As of `bidiffsr upscale`; may be given several times, which makes a row for each
+        quality: As in `bidiffsr upscale`; may be given several times, which makes a row for each
             model and quality. Default: what each model was made for.
         steps: Sampling steps, in place of the quality's.
         seed: Of the sampling noise. Default: 0.
-        limit: Score so many pictures of each folder only.
+        limit: Score only so many pictures of each folder, the first ones.
         lpips: The weights of LPIPS. Default: those that are installed.
         json_file: Also write all scores to this file.
         markdown: Also write the table to this file.

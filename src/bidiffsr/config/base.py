@@ -14,7 +14,15 @@ from typing import Annotated, Any, TypeVar
 import pydantic
 import pydantic_core
 import yaml
-from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Discriminator, Field
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    model_validator,
+)
 
 from bidiffsr.errors import ConfigError
 
@@ -41,6 +49,19 @@ class Config(BaseModel):
     """Base of all configurations: immutable, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _newer_name_wins(cls, values: Any) -> Any:
+        """Of a field's two names: its file may have the former, and an override the newer."""
+        if not isinstance(values, dict):
+            return values
+        former = {
+            field.serialization_alias
+            for name, field in cls.model_fields.items()
+            if field.serialization_alias is not None and name in values
+        }
+        return {key: value for key, value in values.items() if key not in former}
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ _HALVING_TAPS = np.array([-3, -9, 29, 111, 111, 29, -9, -3], np.float32) / np.fl
 def _halved(plane: Float32Array) -> Float32Array:
     """MATLAB's imresize by 1/2 of a float32 plane of even size, scaled to 0..1 meanwhile.
 
-    `bidiffsr.resize.imresize` with the sums in single precision: see the top of this module.
+    `bidiffsr.images.resize.imresize` with the sums in single precision: see the top of this module.
     """
     plane = plane / np.float32(255)
     for _axis in range(2):

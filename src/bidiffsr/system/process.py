@@ -104,7 +104,9 @@ def keep_freed_memory() -> None:
 @functools.cache
 def here() -> str:
     """A short name of where process numbers mean what they mean here: machine, boot, namespace."""
-    facts = [os.uname().nodename]
+    import platform
+
+    facts = [platform.node()]
     with suppress(OSError):
         facts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii"))
     with suppress(OSError):

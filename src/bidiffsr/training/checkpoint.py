@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel
 from bidiffsr.config import Config, TrainingConfig
 from bidiffsr.config.base import Incidental
 from bidiffsr.errors import TrainingError
-from bidiffsr.system.files import write_atomically
+from bidiffsr.system.files import reason, write_atomically
 from bidiffsr.training.compact import read_compact
 from bidiffsr.training.state import dumps, loads
 
@@ -81,6 +81,10 @@ class Checkpoint:
                 )
             return self._load(state)
         except TrainingError:
+            raise
+        except OSError as error:
+            raise TrainingError(f"{path}: cannot be read ({reason(error)})") from None
+        except MemoryError:
             raise
         except Exception as error:  # torch raises many kinds for damaged files
             raise TrainingError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bidiffsr.binary.methods import method_for
 from bidiffsr.config import BiDiffSRConfig, NetworkConfig
 from bidiffsr.nn.layout import (
     ConvBlock,
@@ -47,7 +48,7 @@ def transfer(
     size = ("channels", "norm_groups")
     if rest or _but(source_config, *size) != _but(target_config, *size):
         return False
-    if not _block_of_copies(source_config):
+    if not _block_of_copies(source_config) or not method_for(source_config).scale_follows:
         return False
     target.load_state_dict(_Widening(source.state_dict(), source_config, factor).run())
     return True

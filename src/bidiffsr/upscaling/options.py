@@ -52,7 +52,7 @@ class UpscaleOptions:
     steps: int | None = None
     """Sampling steps, in place of the quality's: more take longer."""
     seed: int = 0
-    """Another number gives other invented detail; the same number the same."""
+    """A different number gives different invented detail."""
     samples: int = 1
     """How many different results to make of each picture."""
     tile: TileSize = "auto"

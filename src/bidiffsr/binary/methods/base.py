@@ -35,6 +35,8 @@ class ConvMethod(ABC):
     """The parameter (..., C_out) that begins as the bias where training begins from a
     full-precision network, if any."""
 
+    scale_follows: ClassVar[bool] = True
+    """Whether weights times a factor give scales times it, which widening a network builds on."""
     activation_bits: ClassVar[int] = 1
     """Bits of an activation behind its slot; a product of bits is counted for each of them."""
 

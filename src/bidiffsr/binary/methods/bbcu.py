@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from bidiffsr.binary.methods.bnn import clipped_weight
 from bidiffsr.binary.methods.reactnet import ReActNet
@@ -44,6 +44,8 @@ class BBCU(ReActNet):
     is the same, and fits the slots. That there is no norm is not the method's here but the
     network's: ``normalization: affine`` is the nearest, since group norm undoes any factor.
     """
+
+    scale_follows: ClassVar[bool] = False
 
     def parameters(self, channels_in: int, channels_out: int, kernel: int) -> dict[str, Parameter]:
         """See ``ConvMethod.parameters``."""

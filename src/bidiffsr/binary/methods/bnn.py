@@ -42,6 +42,7 @@ class BNN(BareConv):
     """
 
     epilogue: ClassVar[str | None] = "bi-diffsr"
+    scale_follows: ClassVar[bool] = False
     packing: ClassVar[Packing] = Unscaled()
 
     def binarizers(self) -> tuple[nn.Module, nn.Module]:

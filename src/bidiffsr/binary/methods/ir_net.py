@@ -27,6 +27,7 @@ class IRNet(BareConv):
     """
 
     epilogue: ClassVar[str | None] = "bi-diffsr"
+    scale_follows: ClassVar[bool] = False
     packing: ClassVar[Packing] = Balanced()
 
     def binarizers(self) -> tuple[nn.Module, nn.Module]:
