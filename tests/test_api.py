@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 
 import bidiffsr
+from bidiffsr.errors import CheckpointError, ImageError
+from bidiffsr.images.convert import as_image
 
 SOURCE = Path(bidiffsr.__file__).parents[1]
 
@@ -78,7 +83,7 @@ def test_there_are_few_names_and_all_are_there() -> None:
 def test_names_are_those_of_the_modules() -> None:
     from bidiffsr import errors, evaluation, images
     from bidiffsr.backends import engine
-    from bidiffsr.models import catalog, published, trained
+    from bidiffsr.models import catalog, networks
     from bidiffsr.upscaling import upscaler
 
     for module, names in {
@@ -87,8 +92,7 @@ def test_names_are_those_of_the_modules() -> None:
         errors: ("BidiffsrError",),
         evaluation: ("niqe", "psnr", "ssim"),
         images: ("Image", "cubic_upscale", "imresize", "read_image", "write_image"),
-        published: ("from_reference",),
-        trained: ("load_model",),
+        networks: ("from_reference", "load_model"),
         upscaler: ("Upscaler",),
     }.items():
         for name in names:
@@ -103,3 +107,47 @@ def test_a_name_that_is_not_there() -> None:
 def test_version() -> None:
     assert isinstance(bidiffsr.__version__, str)
     assert bidiffsr.__version__[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        None,
+        5,
+        b"bytes",
+        [[1]],
+        np.zeros((4, 4), float),
+        np.zeros((4, 4, 3), np.int64),
+        np.zeros((4, 4, 5), np.uint8),
+        np.zeros((0, 4, 3), np.uint8),
+        np.zeros((2, 2, 2, 3), np.uint8),
+    ],
+)
+def test_a_wrong_picture_is_complained_of_by_the_argument_s_name(wrong: Any) -> None:
+    with pytest.raises(ImageError, match=r"^image (is|has) [^\n]*expected [^\n]*$"):
+        as_image(wrong)
+
+
+def test_the_other_arguments_too(tmp_path: Path) -> None:
+    pixels: Any = np.zeros((4, 4, 3), np.uint8)
+    wrong: Any = [[1]]
+    with pytest.raises(ImageError, match=r"^pixels is of type list; expected a numpy array$"):
+        bidiffsr.Image(wrong)
+    with pytest.raises(ImageError, match=r"^alpha is of type list; expected a numpy array$"):
+        bidiffsr.Image(pixels, alpha=wrong)
+    with pytest.raises(ImageError, match=r"^image is of type ndarray; expected a bidiffsr\.Image"):
+        bidiffsr.write_image(tmp_path / "a.png", pixels)
+    with pytest.raises(ImageError, match=r"^path is of type NoneType; expected a str"):
+        bidiffsr.read_image(cast(Any, None))
+
+
+def test_an_engine_takes_the_names_of_shipped_models() -> None:
+    x_t = np.random.default_rng(0).random((1, 3, 16, 16), np.float32)
+    time = np.array([0])
+    file = Path(bidiffsr.__file__).parent / "models" / "weights" / "x4-small.safetensors"
+    named, by_path = (bidiffsr.Engine(path, threads=1) for path in ("x4-small", file))
+    assert np.array_equal(named.predict(x_t, x_t, time), by_path.predict(x_t, x_t, time))
+    copied = pickle.loads(pickle.dumps(named))
+    assert np.array_equal(copied.predict(x_t, x_t, time), by_path.predict(x_t, x_t, time))
+    with pytest.raises(CheckpointError, match=r"no such file, .*x4-small"):
+        bidiffsr.Engine("x9-small")

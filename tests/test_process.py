@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bidiffsr.backends import engine
+from bidiffsr.errors import ImageError
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
+from bidiffsr.system import files
 from bidiffsr.system.cpus import usable_cpus
 from tiny_model import save_tiny_model
 
@@ -221,3 +226,189 @@ def test_the_engine_takes_as_many_threads(model: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr(engine, "usable_cpus", lambda: 3)
     assert engine.Engine(model).threads == 3
     assert engine.Engine(model, threads=2).threads == 2
+
+
+# Too little of something.
+
+
+def limited(kilobytes: int, *arguments: str) -> Done:
+    """The command where the process may have so much address space."""
+    program = f"import resource as r; r.setrlimit(r.RLIMIT_AS, ({kilobytes * 1024},) * 2)\n"
+    return run(*arguments, program=f"{program}{MAIN}")
+
+
+MAIN = "import sys\nfrom bidiffsr.cli import main\nsys.exit(main())"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits are Linux's")
+@pytest.mark.parametrize("kilobytes", [60_000, 100_000, 170_000, 200_000, 300_000])
+def test_very_little_memory_is_one_line(kilobytes: int, model: str, folder: Path) -> None:
+    done = limited(kilobytes, "upscale", "a.png", "-n", model)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert "memory" in done.stderr
+    assert list(folder.iterdir()) == [folder / "a.png"]
+
+
+NO_LIBVIPS = f"""
+import importlib.abc, sys
+
+class Gone(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "pyvips":
+            raise OSError("cannot load library 'libvips.so.42': no such file.  Additionally, ...")
+
+sys.meta_path.insert(0, Gone())
+{MAIN}
+"""
+
+
+def test_libvips_that_cannot_be_loaded_is_one_line(model: str) -> None:
+    done = run("upscale", "a.png", "-n", model, program=NO_LIBVIPS)
+    assert done.returncode == 1
+    assert done.stderr.startswith("bidiffsr: error: a.png: libvips, which reads")
+    assert "cannot load library 'libvips.so.42': no such file)" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the peak")
+def test_a_picture_that_cannot_fit_is_refused_undecoded(model: str) -> None:
+    # Constant colour: some kilobytes that would take 300 MB.
+    side = 10_000
+    rows = zlib.compress(bytes(side * (1 + 3 * side)), 1)
+    Path("large.png").write_bytes(png_file(side, side, rows))
+    program = f"""
+import atexit, re
+from pathlib import Path
+status = Path("/proc/self/status")
+atexit.register(lambda: print(re.search("VmHWM:\\s*(\\d+) kB", status.read_text())[1]))
+{MAIN}"""
+    done = run("upscale", "large.png", "-n", model, "--max-memory", "200M", program=program)
+    assert done.returncode == 1
+    assert "large.png: an output of 40000x40000 pixels needs about" in done.stderr
+    assert 0 < int(done.stdout) < 200_000
+    done = run(
+        program=f"""
+import bidiffsr
+upscaler = bidiffsr.Upscaler.from_pretrained({model!r})
+try:
+    upscaler("large.png", max_memory="200M")
+except MemoryError as error:
+    print(error)"""
+    )
+    assert "large.png: an output of 40000x40000 pixels needs about" in done.stdout
+
+
+def png_file(width: int, height: int, compressed: bytes) -> bytes:
+    """An RGB picture of 8 bits from its compressed rows."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        body = kind + data
+        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", compressed), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_a_large_file_that_is_no_picture_is_hardly_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("junk.png").open("wb") as file:
+        file.truncate(10 * 2**30)  # sparse, and more than there may be of memory
+    monkeypatch.setattr(files, "available_memory", lambda: None)
+    tracemalloc.start()
+    with pytest.raises(ImageError, match=r"junk\.png: not a picture of a known kind"):
+        read_image("junk.png", max_pixels=2**40)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_output_fails_no_picture(model: str) -> None:
+    write_image("b.png", read_image("a.png"))
+    done = run("upscale", "a.png", "b.png", "-n", model, shell="> /dev/full")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "bidiffsr: 2 done",
+        "bidiffsr: error: standard output cannot be written to (No space left on device); "
+        "results are kept",
+    ]
+    for name in ("a_x4.png", "b_x4.png"):
+        assert read_image(name).pixels.shape == (20, 24, 3)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_behind_standard_error_stops_no_batch(model: str) -> None:
+    done = run("upscale", "none.png", "a.png", "-n", model, shell="2> /dev/full")
+    assert done.returncode != 0
+    assert done.stdout.startswith("a.png -> a_x4.png")
+
+
+def test_a_batch_ends_with_what_failed(model: str) -> None:
+    Path("junk.png").write_text("junk")
+    done = run("upscale", "junk.png", "none.png", "a.png", "-n", model)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "bidiffsr: 1 done, 2 failed: junk.png, none.png"
+
+
+def test_of_very_many_failures_some_are_named(model: str) -> None:
+    done = run("upscale", *(f"{index}.png" for index in range(23)), "-n", model)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("bidiffsr: 0 done, 23 failed: 0.png, 1.png, ")
+    assert last.endswith("19.png and 3 more")
+
+
+FORKS = """
+import os, sys
+from bidiffsr.errors import ImageError
+from bidiffsr.images import read_image
+
+read_image("a.png")
+child = os.fork()
+if child == 0:
+    try:
+        read_image("a.png")
+    except ImageError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+
+def test_a_forked_child_is_told_to_be_spawned() -> None:
+    assert "forked" in run(program=FORKS).stdout
+
+
+# Without PyTorch.
+
+WITHOUT_TORCH = f"import sys\nsys.modules['torch'] = None\n{MAIN}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("pack", "no.pth", "-o", "x.safetensors"), ("convert", "no.pth", "-o", "x.safetensors")),
+        *(("inspect", "no.safetensors"), ("upscale", "a.png", "-n", "no", "--backend", "torch")),
+    ],
+)
+def test_a_wrong_path_does_not_hide_behind_pytorch(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, program=WITHOUT_TORCH)
+    assert done.returncode == 1
+    assert "no such file" in done.stderr
+    assert "torch" not in done.stderr.replace("--backend torch", "")
+
+
+@pytest.mark.parametrize("name", ["load_model", "from_reference"])
+def test_what_needs_pytorch_says_so_once_the_path_is_right(name: str, model: str) -> None:
+    program = f"""
+import sys
+sys.modules["torch"] = None
+import bidiffsr
+for path in ("no.pth", {model!r}):
+    try:
+        bidiffsr.{name}(path)
+    except bidiffsr.BidiffsrError as error:
+        print(error)
+"""
+    missing, present = run(program=program).stdout.splitlines()
+    assert missing == "no.pth: no such file; check the path"
+    assert present.startswith("torch is not installed; pip install 'bidiffsr[")

@@ -242,7 +242,7 @@ def test_cubic_upscale_does_not_shrink() -> None:
     ],
 )
 def test_what_is_no_picture_is_refused(resizer: Resizer, image: NDArray[np.float32]) -> None:
-    with pytest.raises(ImageError, match=r"^picture [^\n]*; expected [^\n]*$"):
+    with pytest.raises(ImageError, match=r"^image [^\n]*; expected [^\n]*$"):
         resizer(image, 2)
 
 

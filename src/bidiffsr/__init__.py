@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from bidiffsr.images.image import Image
     from bidiffsr.images.resize import cubic_upscale, imresize
     from bidiffsr.models.catalog import list_models
-    from bidiffsr.models.published import from_reference
-    from bidiffsr.models.trained import load_model
+    from bidiffsr.models.networks import from_reference, load_model
     from bidiffsr.upscaling.upscaler import Upscaler
 
     __version__: str
@@ -51,10 +50,10 @@ _MODULE_OF = {
     "Image": "bidiffsr.images.image",
     "Upscaler": "bidiffsr.upscaling.upscaler",
     "cubic_upscale": "bidiffsr.images.resize",
-    "from_reference": "bidiffsr.models.published",
+    "from_reference": "bidiffsr.models.networks",
     "imresize": "bidiffsr.images.resize",
     "list_models": "bidiffsr.models.catalog",
-    "load_model": "bidiffsr.models.trained",
+    "load_model": "bidiffsr.models.networks",
     "niqe": "bidiffsr.evaluation",
     "psnr": "bidiffsr.evaluation",
     "read_image": "bidiffsr.images.codec",

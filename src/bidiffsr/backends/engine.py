@@ -16,6 +16,7 @@ from bidiffsr.backends.options import BackendOptions, Precision
 from bidiffsr.binary.methods import method_for
 from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.errors import CheckpointError, ConfigError
+from bidiffsr.models.catalog import find_model
 from bidiffsr.models.packed import load_packed
 from bidiffsr.nn.layout import ConvBlock, network_layers
 from bidiffsr.system.cpus import usable_cpus
@@ -96,7 +97,7 @@ class Engine:
     """A packed BI-DiffSR network on the CPU, without PyTorch; safe to call from many threads.
 
     Args:
-        path: a model file (docs/format.md).
+        path: a model file (docs/format.md), or the name of one that ships with the package.
         precision: ``"exact"`` computes everything that is not one bit in float32. ``"fast"`` takes
             bfloat16 for the full-precision convolutions where the CPU has it, and elsewhere larger
             Winograd tiles, which round a little more; signs are decided in float32 in both.
@@ -112,8 +113,9 @@ class Engine:
         self, path: str | os.PathLike[str], precision: Precision = "fast", threads: int = 0
     ) -> None:
         asked = BackendOptions(precision=precision, threads=threads)
-        self._path = Path(path).absolute()
-        model = load_packed(Path(path))
+        with find_model(path) as file:
+            self._path = file.absolute()
+            model = load_packed(file)
         network = model.config.network
         assert isinstance(network, BiDiffSRConfig)  # others are not packed
         epilogue = method_for(network).epilogue

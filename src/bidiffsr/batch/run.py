@@ -54,10 +54,16 @@ def upscale_file(
         raise job.error
     if not files.overwrite and all(is_file(output) for output in job.outputs):
         raise _already_there(job.outputs[0])
-    source = read_image(job.source, max_pixels=files.max_pixels or MAX_PIXELS)
+    options = replace(options, samples=len(job.outputs))
     with _naming(job.source):
-        options = replace(options, samples=len(job.outputs))
-        _prepare(job, source, upscaler.check(options), files)
+        scale = upscaler.check(options)
+    source = read_image(
+        job.source,
+        max_pixels=files.max_pixels or MAX_PIXELS,
+        check_header=lambda header: upscaler.check_memory(header, options, disk=True),
+    )
+    with _naming(job.source):
+        _prepare(job, source, scale, files)
         scratch = job.outputs[0].parent
         for progress in upscaler.stream(source, scratch=scratch, **asdict(options)):
             if progress.result is not None:

@@ -21,6 +21,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     try:
         # Here, since Ctrl-C may come while this is loaded, too.
+        from bidiffsr.errors import MemoryEstimateError
+        from bidiffsr.system.memory import check_address_space
+
+        try:
+            check_address_space()
+        except MemoryEstimateError as error:
+            print(f"bidiffsr: error: {error}", file=sys.stderr, flush=True)
+            return 1
         from bidiffsr.cli.commands import run
 
         return run(arguments)

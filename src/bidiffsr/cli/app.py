@@ -30,6 +30,7 @@ app = App(
     "Try: `bidiffsr upscale photo.jpg`",
     version=_version,
     version_flags=["--version", "-V"],
+    version_format="plaintext",  # for Markdown, half as much again is loaded
     # A name may begin with a bracket: it is no JSON.
     default_parameter=Parameter(negative=(), show_default=False, json_list=False, json_dict=False),
     print_error=False,

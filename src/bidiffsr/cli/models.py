@@ -79,7 +79,7 @@ def convert(
         options: The option file it was trained or tested with, which describes the network.
         overwrite: Replace the output if it exists.
     """
-    _check_model_output(output, overwrite=overwrite)
+    _check_files(checkpoint, output, overwrite=overwrite)
     from bidiffsr.models.trained import save_model
 
     network, config = _checkpoint(checkpoint, options)
@@ -118,7 +118,7 @@ def pack(
             and fail if the engine's differs from PyTorch's.
         overwrite: Replace the output if it exists.
     """
-    _check_model_output(output, overwrite=overwrite)
+    _check_files(checkpoint, output, overwrite=overwrite)
     from bidiffsr.models.container import is_model
     from bidiffsr.models.packed import load_packed, save_packed
 
@@ -162,7 +162,11 @@ def _with_keys(config: ModelConfig, overrides: Sequence[str], checkpoint: Path) 
     return changed
 
 
-def _check_model_output(output: Path, *, overwrite: bool) -> None:
+def _check_files(checkpoint: Path, output: Path, *, overwrite: bool) -> None:
+    """Before PyTorch is asked for: a mistyped name is no reason to install it."""
+    from bidiffsr.models.networks import check_exists
+
+    check_exists(checkpoint)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: expected a name that ends in .safetensors")
     if output.exists() and not overwrite:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,11 +13,11 @@ from cyclopts import Parameter
 
 from bidiffsr.cli.app import FILES, RUNNING, Files, Running, app
 from bidiffsr.cli.terminal import (
+    ResultLines,
     counted,
     explanation,
     log,
     print_error,
-    print_result,
     progress_bars,
     tally,
 )
@@ -44,6 +45,9 @@ class Upscaling(UpscaleOptions):
 
 
 DEFAULTS = Upscaling()
+
+# Of failed pictures, in the line that ends a batch.
+_MOST_NAMES = 20
 
 
 @app.command
@@ -127,13 +131,15 @@ def _upscale_all(
 
     for folder in plan.folders:
         remove_leftovers(folder)
-    failed, there = 0, len(plan.already_there)
+    failed: list[str] = []
+    there = len(plan.already_there)
+    lines = ResultLines()
     with progress_bars() as bars:
         overall = bars.add_task("all pictures", total=len(plan.jobs), status="")
         bars.update(overall, visible=len(plan.jobs) > 1)
         for job in plan.jobs:
             try:
-                _upscale_one(bars, upscaler, job, options, files)
+                _upscale_one(bars, lines, upscaler, job, options, files)
             except BrokenPipeError:  # of standard output
                 raise
             except Exception as error:
@@ -142,14 +148,25 @@ def _upscale_all(
                     log(f"{job.outputs[0]}: already there, made meanwhile by another run")
                 else:
                     _print_failure(error, job, plan)
-                    failed += 1
+                    failed.append(str(job.source))
             bars.advance(overall)
     if plan.batch:
-        done = len(plan.jobs) - failed - (there - len(plan.already_there))
+        done = len(plan.jobs) - len(failed) - (there - len(plan.already_there))
         results = len(plan.earlier_results)
-        counts = [(failed, "failed"), (there, "already there"), (results, "left out")]
-        log(tally([(done, "done"), *counts]))
-    return 1 if failed else 0
+        counts = [(there, "already there"), (results, "left out"), (len(failed), "failed")]
+        # Their own lines may be a thousand pictures up.
+        log(": ".join([tally([(done, "done"), *counts]), *_listed(failed)]))
+    if lines.error is not None:
+        why = lines.error.strerror
+        print_error(f"standard output cannot be written to ({why}); results are kept")
+    return 1 if failed or lines.error is not None else 0
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    """The names as one text, cut short; nothing where there are none."""
+    shown = ", ".join(names[:_MOST_NAMES])
+    more = len(names) - _MOST_NAMES
+    return [f"{shown} and {more} more" if more > 0 else shown] if names else []
 
 
 def _print_failure(error: Exception, job: Job, plan: Plan) -> None:
@@ -165,7 +182,12 @@ def _print_failure(error: Exception, job: Job, plan: Plan) -> None:
 
 
 def _upscale_one(
-    bars: Bars, upscaler: Upscaler, job: Job, options: UpscaleOptions, files: FileOptions
+    bars: Bars,
+    lines: ResultLines,
+    upscaler: Upscaler,
+    job: Job,
+    options: UpscaleOptions,
+    files: FileOptions,
 ) -> None:
     from bidiffsr.batch.run import upscale_file
 
@@ -178,7 +200,7 @@ def _upscale_one(
                 size = f"{progress.result.width}x{progress.result.height}"
                 finished = time.perf_counter()
                 written = job.outputs[progress.sample]
-                print_result(f"{job.source} -> {written} ({size}, {finished - started:.1f} s)")
+                lines.print(f"{job.source} -> {written} ({size}, {finished - started:.1f} s)")
                 started = finished
     finally:
         bars.remove_task(task)

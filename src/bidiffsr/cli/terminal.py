@@ -6,10 +6,12 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from bidiffsr.errors import BidiffsrError
+from bidiffsr.system.process import discard_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,9 +46,34 @@ def print_result(text: str) -> None:
     print(one_line(text).encode(encoding, "backslashreplace").decode(encoding), flush=True)
 
 
+class ResultLines:
+    """Lines on stdout about work that is kept whether or not they can be written."""
+
+    def __init__(self) -> None:
+        self.error: OSError | None = None
+        """Why lines are missing, where they are."""
+
+    def print(self, text: str) -> None:
+        """As ``print_result``; nothing more once that has failed.
+
+        Raises:
+            BrokenPipeError: the reader has seen enough.
+        """
+        if self.error is not None:
+            return
+        try:
+            print_result(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.error = error
+            discard_output()
+
+
 def log(text: str) -> None:
     """A remark, on stderr, so that stdout holds nothing but results."""
-    print(f"bidiffsr: {one_line(text)}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # whom would we tell?
+        print(f"bidiffsr: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 def print_error(error: object) -> None:

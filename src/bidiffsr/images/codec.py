@@ -9,8 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bidiffsr.errors import OutputError
-from bidiffsr.images.decode import MAX_PIXELS, decode_image
+from bidiffsr.errors import ImageError, OutputError
+from bidiffsr.images.decode import (
+    MAX_PIXELS,
+    HeaderCheck,
+    decode_image,
+    known_format,
+    naming,
+)
 from bidiffsr.images.encode import encode_image, format_for
 from bidiffsr.images.formats import Format
 from bidiffsr.images.image import Image
@@ -22,7 +28,9 @@ _BYTES_PER_PIXEL = 8
 _METADATA_BYTES = 1 << 28
 
 
-def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
+def read_image(
+    path: StrPath, *, max_pixels: int = MAX_PIXELS, check_header: HeaderCheck | None = None
+) -> Image:
     """Read a PNG, JPEG, WebP or TIFF picture; its contents decide which, not its name.
 
     What becomes of it, see `decode_image`.
@@ -30,14 +38,23 @@ def read_image(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Image:
     Args:
         path: the file.
         max_pixels: refuse a picture of more pixels than this before decoding it.
+        check_header: may refuse a picture for other reasons before it is decoded.
 
     Raises:
         ImageError: the file is missing, no regular file, unreadable, or larger than a picture of
             `max_pixels` or the memory; or see `decode_image`.
     """
     # Python reads the file because libvips gives some names a meaning of its own ("a[page=1].tif").
-    data = read_file(path, max_bytes=max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES)
-    return decode_image(data, name=printable(path), max_pixels=max_pixels)
+    most = max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
+
+    def check_start(start: bytes) -> None:
+        with naming(printable(path)):
+            known_format(start)
+
+    data = read_file(path, max_bytes=most, check_start=check_start)
+    return decode_image(
+        data, name=printable(path), max_pixels=max_pixels, check_header=check_header
+    )
 
 
 def write_image(path: StrPath, image: Image, *, overwrite: bool = False, quality: int = 95) -> None:
@@ -57,7 +74,13 @@ def write_image(path: StrPath, image: Image, *, overwrite: bool = False, quality
         OutputError: see `check_output`; or the picture is larger than the format allows, or the
             disk refuses it.
         ConfigError: `quality` is out of range.
+        ImageError: `image` is none.
     """
+    if not isinstance(image, Image):
+        raise ImageError(
+            f"image is of type {type(image).__name__}; expected a bidiffsr.Image, "
+            "such as bidiffsr.Image(pixels)"
+        )
     check_output(path, overwrite=overwrite)
     suffix = Path(path).suffix
     data = encode_image(image, suffix, name=printable(path), quality=quality)

@@ -12,18 +12,25 @@ from numpy.typing import NDArray
 from bidiffsr.errors import ImageError
 from bidiffsr.images.codec import read_image
 from bidiffsr.images.colours import LabEncoding, rgb_encoding
+from bidiffsr.images.decode import HeaderCheck
 from bidiffsr.images.image import Image
 from bidiffsr.images.libvips import cmyk_to_srgb, libvips, with_metadata
 
 
-def as_image(image: Any) -> tuple[Image, Callable[[Image], Any]]:
+def as_image(
+    image: Any, check_header: HeaderCheck | None = None
+) -> tuple[Image, Callable[[Image], Any]]:
     """An ``Image`` of what the caller gave, and how to give the like back.
+
+    Args:
+        image: a path, an array, or one of PIL's.
+        check_header: may refuse a file before it is decoded.
 
     Raises:
         ImageError: it is none of these forms, or cannot be read.
     """
     if isinstance(image, str | os.PathLike):
-        source = read_image(image)
+        source = read_image(image, check_header=check_header)
         return source, _to_array
     if isinstance(image, np.ndarray):
         array = _plain(image)
@@ -34,7 +41,7 @@ def as_image(image: Any) -> tuple[Image, Callable[[Image], Any]]:
     if hasattr(image, "convert") and hasattr(image, "getbands"):
         return _from_pil(image)
     raise ImageError(
-        f"image is a {type(image).__name__}; expected a path, a uint8 or uint16 array "
+        f"image is of type {type(image).__name__}; expected a path, a uint8 or uint16 array "
         "(H, W, 3), or a PIL image"
     )
 
@@ -42,7 +49,7 @@ def as_image(image: Any) -> tuple[Image, Callable[[Image], Any]]:
 def _plain(image: NDArray[Any]) -> NDArray[Any]:
     """An array of a subclass, or of the other byte order, as one of numpy's own."""
     if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
-        raise ImageError("array is masked in places; expected a value everywhere; fill it first")
+        raise ImageError("image is masked in places; expected a value everywhere; fill it first")
     array = np.asarray(image)
     return array.astype(np.uint16) if array.dtype.newbyteorder("=") == np.uint16 else array
 
@@ -50,7 +57,12 @@ def _plain(image: NDArray[Any]) -> NDArray[Any]:
 def _from_array(image: NDArray[Any]) -> Image:
     if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
         raise ImageError(
-            f"array has shape {image.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+            f"image has shape {image.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)"
+        )
+    if image.size == 0 or image.dtype not in (np.uint8, np.uint16):
+        raise ImageError(
+            f"image is {image.dtype} of shape {image.shape}; expected uint8 or uint16, at least "
+            "one pixel"
         )
     grey = image.shape[2] == 1
     pixels = np.repeat(image, 3, axis=2) if grey else image[..., :3]
@@ -85,7 +97,7 @@ def _pil_samples(image: Any) -> tuple[NDArray[Any], bool]:
     mode, profile = image.mode, image.info.get("icc_profile")
     if mode in ("I", "F"):
         raise ImageError(
-            f"PIL image has mode {mode}, which states no range; expected one of 8 bits a "
+            f"image has the PIL mode {mode}, which states no range; expected one of 8 bits a "
             "channel or I;16"
         )
     if mode == "CMYK":

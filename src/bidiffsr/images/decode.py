@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ import numpy as np
 from bidiffsr.errors import ImageError, MemoryEstimateError
 from bidiffsr.images.contents import Contents, refuse_samples
 from bidiffsr.images.formats import FORMATS, Format, format_of
-from bidiffsr.images.image import Image
+from bidiffsr.images.image import Header, Image
 from bidiffsr.images.libvips import (
     cmyk_to_srgb,
     is_shortage,
@@ -35,7 +35,17 @@ _COPIES_DECODING = 3
 _OTHER_BYTES_DECODING = 64_000_000
 
 
-def decode_image(data: bytes, *, name: str = "picture", max_pixels: int = MAX_PIXELS) -> Image:
+HeaderCheck = Callable[[Header], object]
+"""Raises ImageError or MemoryEstimateError, without the file's name, to have a picture refused."""
+
+
+def decode_image(
+    data: bytes,
+    *,
+    name: str = "picture",
+    max_pixels: int = MAX_PIXELS,
+    check_header: HeaderCheck | None = None,
+) -> Image:
     """The picture in the bytes of a PNG, JPEG, WebP or TIFF file; they decide which.
 
     Palettes become RGB, fewer than 8 bits become 8, the EXIF orientation is applied. RGB and grey
@@ -49,25 +59,37 @@ def decode_image(data: bytes, *, name: str = "picture", max_pixels: int = MAX_PI
         data: a whole file.
         name: for messages, which begin with it.
         max_pixels: refuse a picture of more pixels than this before decoding it.
+        check_header: may refuse a picture for other reasons before it is decoded.
 
     Raises:
         ImageError: the data are empty, cut short, damaged, not such a picture, too large, or hold
             several pages or frames, or samples or colours of a kind that is not read.
         MemoryEstimateError: there is too little memory to decode it.
     """
-    with _naming(name):
-        if not data:
-            raise ImageError("is empty; expected a picture; fetch it again")
-        format_ = format_of(data)
-        if format_ is None:
-            wanted = ", ".join(known.name for known in FORMATS)
-            raise ImageError(f"not a picture of a known kind; expected {wanted}; convert it")
+    with naming(name):
+        format_ = known_format(data)
         with _explaining(format_):
-            return _decoded(format_, data, max_pixels)
+            return _decoded(format_, data, max_pixels, check_header)
+
+
+def known_format(data: bytes) -> Format:
+    """The format that a file's bytes are in, of which the first 16 are enough.
+
+    Raises:
+        ImageError: there are none, or they are in none of the known formats.
+    """
+    if not data:
+        raise ImageError("is empty; expected a picture; fetch it again")
+    format_ = format_of(data)
+    if format_ is None:
+        wanted = ", ".join(known.name for known in FORMATS)
+        raise ImageError(f"not a picture of a known kind; expected {wanted}; convert it")
+    return format_
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
+def naming(name: str) -> Iterator[None]:
+    """Put the file's name before what is said of it."""
     try:
         yield
     except (ImageError, MemoryEstimateError) as error:
@@ -93,10 +115,14 @@ def _explaining(format_: Format) -> Iterator[None]:
         raise ImageError(message) from error
 
 
-def _decoded(format_: Format, data: bytes, max_pixels: int) -> Image:
+def _decoded(
+    format_: Format, data: bytes, max_pixels: int, check_header: HeaderCheck | None
+) -> Image:
     contents = format_.contents(data)
     picture = format_.open(contents.data, contents.page)
     _check_size(picture, contents, max_pixels)
+    if check_header is not None:
+        check_header(_header(picture))
     _check_memory(picture)
     for part in contents.jpegs:
         libvips().Image.jpegload_buffer(part, fail_on="warning").copy_memory()
@@ -122,6 +148,14 @@ def _check_size(picture: pyvips.Image, contents: Contents, max_pixels: int) -> N
             f"says it is {size}, for which its {len(contents.data)} bytes cannot be enough; "
             "expected a whole file; fetch or export it again"
         )
+
+
+def _header(picture: pyvips.Image) -> Header:
+    """What it will be as an ``Image``."""
+    sides = picture.height, picture.width
+    height, width = sides if metadata(picture, "orientation", 1) < 5 else reversed(sides)
+    colours = 1 if picture.bands < 3 else 4 if picture.interpretation == "cmyk" else 3
+    return Header(height, width, picture.bands > colours, 2 if picture.format == "ushort" else 1)
 
 
 def _check_memory(picture: pyvips.Image) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from bidiffsr.errors import ConfigError, OutputError
 from bidiffsr.images.formats import FORMAT_BY_SUFFIX, Format
 from bidiffsr.images.image import Image, from_float, peak, to_float
-from bidiffsr.images.libvips import libvips, libvips_reason, with_metadata
+from bidiffsr.images.libvips import is_shortage, libvips, libvips_reason, with_metadata
 
 if TYPE_CHECKING:
     import pyvips
@@ -43,9 +43,10 @@ def encode_image(image: Image, suffix: str, *, name: str = "picture", quality: i
     try:
         return format_.encode(_to_vips(image, format_), quality)
     except libvips().Error as error:
+        reason = libvips_reason(error)
+        advice = "allow more" if is_shortage(reason) else "write .png or .tif instead"
         raise OutputError(
-            f"{name}: cannot be encoded as {format_.name} ({libvips_reason(error)}); "
-            "write .png or .tif instead"
+            f"{name}: cannot be encoded as {format_.name} ({reason}); {advice}"
         ) from error
 
 

@@ -23,6 +23,28 @@ from numpy.typing import DTypeLike, NDArray
 from bidiffsr.errors import ImageError, NumericalError
 
 
+@dataclass(frozen=True)
+class Header:
+    """What is known of a picture before its samples are decoded.
+
+    Attributes:
+        height: rows, upright.
+        width: columns, upright.
+        has_alpha: whether there is an alpha channel.
+        sample_bytes: of one sample, 1 or 2.
+    """
+
+    height: int
+    width: int
+    has_alpha: bool
+    sample_bytes: int
+
+    @property
+    def samples(self) -> int:
+        """In a pixel of the ``Image``, whose grey is three channels too."""
+        return 4 if self.has_alpha else 3
+
+
 @dataclass(frozen=True, eq=False)
 class Image:
     """A decoded picture, upright, with what is needed to write it back faithfully.
@@ -46,17 +68,29 @@ class Image:
 
     def __post_init__(self) -> None:
         pixels, alpha = self.pixels, self.alpha
+        for name, value in {
+            "pixels": pixels,
+            **({} if alpha is None else {"alpha": alpha}),
+        }.items():
+            if not isinstance(value, np.ndarray):
+                raise ImageError(
+                    f"{name} is of type {type(value).__name__}; expected a numpy array"
+                )
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
             raise ImageError(f"pixels have shape {pixels.shape}; expected height x width x 3")
         if pixels.dtype not in (np.uint8, np.uint16):
-            raise ImageError(
-                f"pixels are {pixels.dtype}; expected uint8 or uint16; from_float makes them"
-            )
+            raise ImageError(f"pixels are {pixels.dtype}; expected uint8 or uint16")
         if alpha is not None and (alpha.shape != pixels.shape[:2] or alpha.dtype != pixels.dtype):
             raise ImageError(
                 f"alpha is {alpha.dtype} of shape {alpha.shape}; "
                 f"expected {pixels.dtype} of shape {pixels.shape[:2]}, like the pixels"
             )
+
+    @property
+    def header(self) -> Header:
+        """What its file would say of it."""
+        has_alpha = self.alpha is not None
+        return Header(self.height, self.width, has_alpha, self.pixels.itemsize)
 
     @property
     def height(self) -> int:

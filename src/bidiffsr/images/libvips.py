@@ -32,8 +32,8 @@ def libvips() -> ModuleType:
     libvips' warnings go to the "pyvips" logger, which prints nothing unless the application asks.
 
     Raises:
-        ImageError: a parent process has loaded it; its threads are not in this one, and it would
-            wait for them for ever.
+        ImageError: it cannot be loaded; or a parent process has loaded it: its threads are not in
+            this one, and it would wait for them for ever.
     """
     module, process = _load()
     if process != os.getpid():
@@ -46,8 +46,14 @@ def libvips() -> ModuleType:
 
 @functools.cache
 def _load() -> tuple[ModuleType, int]:
-    import pyvips
-
+    try:
+        import pyvips
+    except (OSError, MemoryError) as error:  # the system's reason goes on about other names
+        reason = str(error).partition(".  ")[0] or "the memory ran out"
+        raise ImageError(
+            f"libvips, which reads and writes pictures, cannot be loaded ({reason}); allow more "
+            "memory, or install pyvips anew"
+        ) from error
     return pyvips, os.getpid()
 
 

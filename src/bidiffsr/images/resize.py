@@ -227,11 +227,11 @@ def _require_picture(
         found = getattr(image, "dtype", type(image).__name__)
         wanted = " or ".join(dtype.__name__ for dtype in dtypes or ())
         raise ImageError(
-            f"picture is {found}; expected a numpy array of {wanted}; "
-            "bidiffsr.images.to_float makes float32 in [0, 1]"
+            f"image is {found}; expected a numpy array of {wanted}; "
+            "of uint8 samples, pixels.astype(numpy.float32) / 255 makes one"
         )
     if image.ndim not in (2, 3) or image.size == 0:
         raise ImageError(
-            f"picture has shape {image.shape}; expected height x width x channels "
+            f"image has shape {image.shape}; expected height x width x channels "
             "or height x width, each at least 1"
         )

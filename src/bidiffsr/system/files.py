@@ -25,6 +25,8 @@ _TEMPORARY = re.compile(
 # Seconds after which no file is still being written, whoever does it.
 _ABANDONED = 24 * 60 * 60
 
+# Bytes that tell what kind of file it is.
+_START = 16
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -35,8 +37,16 @@ _KINDS = {
 }
 
 
-def read_file(path: StrPath, *, max_bytes: int) -> bytes:
+def read_file(
+    path: StrPath, *, max_bytes: int, check_start: Callable[[bytes], object] | None = None
+) -> bytes:
     """The bytes of a picture's file, which is looked at before anything is read.
+
+    Args:
+        path: the file.
+        max_bytes: of a larger one nothing is read.
+        check_start: is given the first bytes, at most 16, before the others are read; what it
+            raises is let through.
 
     Raises:
         ImageError: it is missing, no regular file, unreadable, or larger than `max_bytes` or than
@@ -46,11 +56,18 @@ def read_file(path: StrPath, *, max_bytes: int) -> bytes:
         status = Path(path).stat()  # before opening, which may wait
         _check_readable(path, status, max_bytes)
         with Path(path).open("rb") as file:
-            return file.read(status.st_size)
+            start = file.read(_START)
+            if check_start is not None:
+                check_start(start)
+            return start + file.read(max(0, status.st_size - len(start)))
     except FileNotFoundError as error:
         raise ImageError(f"{printable(path)}: no such file; check the name") from error
     except ImageError:
         raise
+    except TypeError as error:
+        raise ImageError(
+            f"path is of type {type(path).__name__}; expected a str or a pathlib.Path"
+        ) from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{printable(path)}: cannot be read ({reason(error)})") from error
 

@@ -45,6 +45,7 @@ def plan_memory(
     tile: TileSize = "auto",
     attends: bool = True,
     limit: int | None,
+    source: int = 0,
     disk: bool = False,
 ) -> MemoryPlan:
     """Choose the tiles, and where the picture-sized arrays live.
@@ -52,13 +53,15 @@ def plan_memory(
     Args:
         network: bytes that one run on a tile of (height, width) takes.
         size: height and width of the output, multiples of ``multiple``.
-        picture: bytes of all picture-sized arrays.
+        picture: bytes of all arrays of the output's size.
         multiple: see ``lay_tiles``.
         tile: their largest side, or "auto": the whole picture or else the largest tiles, as far as
             the memory and the work allow.
         attends: whether the network's work for a pixel grows with the tile.
         limit: bytes there are; None where nobody knows.
-        disk: whether arrays may live in files. They do where they would take half of ``limit``.
+        source: bytes of the picture that is upscaled, which is never kept in a file.
+        disk: whether arrays of the output's size may live in files. They do where they would take
+            half of ``limit``.
 
     Raises:
         MemoryEstimateError: not even the smallest tiles fit, with the estimate and what there is.
@@ -69,7 +72,7 @@ def plan_memory(
         tiling = lay_tiles(*size, largest, multiple)
         height, width = tiling.tile
         needed = _FIXED_BYTES + network(height, width) + _TILE_BYTES * height * width
-        plans.append(MemoryPlan(tiling, on_disk, needed + (0 if on_disk else picture)))
+        plans.append(MemoryPlan(tiling, on_disk, needed + source + (0 if on_disk else picture)))
     for plan in plans:
         if limit is None or plan.needed <= limit:
             return plan

@@ -18,6 +18,7 @@ from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.diffusion.noise import normal_noise
 from bidiffsr.diffusion.samplers import SAMPLERS
 from bidiffsr.errors import NumericalError
+from bidiffsr.images.image import Header
 from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.system.buffers import new_buffer, release, strips
 from bidiffsr.upscaling.tiling import TiledNetwork
@@ -29,6 +30,12 @@ Predict = Callable[[Floats, Floats, NDArray[np.int64]], Floats]
 def picture_bytes(sampling: SamplingConfig) -> int:
     """Bytes for each pixel that sampling keeps while it runs."""
     return 4 * 3 * (4 if SAMPLERS[sampling.sampler].multistep else 3)
+
+
+def source_bytes(header: Header) -> int:
+    """Bytes of a picture to upscale: its samples, their floats, and its colours premultiplied."""
+    each = header.samples * (header.sample_bytes + 4) + (4 * 3 if header.has_alpha else 0)
+    return header.height * header.width * each
 
 
 def upscaled_condition(

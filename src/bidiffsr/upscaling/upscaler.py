@@ -16,7 +16,7 @@ from bidiffsr.config import ModelConfig, SamplingConfig, parse_config
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.errors import ConfigError
 from bidiffsr.images.convert import as_image
-from bidiffsr.images.image import Image, premultiply, to_float
+from bidiffsr.images.image import Header, Image, premultiply, to_float
 from bidiffsr.images.resize import LARGEST_SCALE
 from bidiffsr.models.catalog import find_model
 from bidiffsr.system.files import StrPath
@@ -29,6 +29,7 @@ from bidiffsr.upscaling.sampling import (
     PictureSampler,
     back_project,
     picture_bytes,
+    source_bytes,
     upscaled_condition,
 )
 from bidiffsr.upscaling.tiling import TiledNetwork, least_tile
@@ -144,7 +145,8 @@ class Upscaler:
             MemoryEstimateError: the picture is too large for the memory there is.
             NumericalError: the network's result is not a picture.
         """
-        source, restore = as_image(image)
+        asked = UpscaleOptions(**options)
+        source, restore = as_image(image, lambda header: self.check_memory(header, asked))
         progress = self.stream(source, **options)
         results = [restore(at.result) for at in progress if at.result is not None]
         return results[0] if len(results) == 1 else results
@@ -166,7 +168,7 @@ class Upscaler:
         asked = UpscaleOptions(**options)
         scale, sampling = self.check(asked), self._sampling(asked)
         factor, samples = self.config.scale, asked.samples
-        plan = self._plan(image, sampling, asked, disk=scratch is not None)
+        plan = self._plan(image.header, sampling, asked, disk=scratch is not None)
         folder = scratch if plan.on_disk else None
 
         opacity = None if image.alpha is None else to_float(image.alpha)
@@ -198,13 +200,26 @@ class Upscaler:
             del chain  # so that its memory is there for whoever takes the result
             yield progress(sampling.steps, 0, result)
 
+    def check_memory(self, header: Header, options: UpscaleOptions, *, disk: bool = False) -> None:
+        """Make sure, before a picture is decoded, that there is room to upscale it.
+
+        Args:
+            header: of the picture.
+            options: as asked for.
+            disk: whether there is a folder for what does not fit into the memory.
+
+        Raises:
+            MemoryEstimateError: there is not.
+            ConfigError: as ``check``.
+        """
+        self._plan(header, self._sampling(options), options, disk=disk)
+
     def _plan(
-        self, image: Image, sampling: SamplingConfig, options: UpscaleOptions, *, disk: bool
+        self, header: Header, sampling: SamplingConfig, options: UpscaleOptions, *, disk: bool
     ) -> MemoryPlan:
-        size = [side * self.config.scale for side in (image.height, image.width)]
+        size = [side * self.config.scale for side in (header.height, header.width)]
         height, width = (side + -side % self._multiple for side in size)
-        samples = 3 if image.alpha is None else 4
-        each = picture_bytes(sampling) + samples * image.pixels.itemsize
+        each = picture_bytes(sampling) + header.samples * header.sample_bytes
         return plan_memory(
             self.backend.memory,
             (height, width),
@@ -213,6 +228,7 @@ class Upscaler:
             attends=self.config.network.attends,
             tile=options.tile,
             limit=memory_limit(options.memory, self._held_memory),
+            source=source_bytes(header),
             disk=disk,
         )
 
