@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from bidiffsr.binary.methods import METHODS, method_for
 from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.nn import build_network
 from bidiffsr.training import transfer as transfer_module
@@ -130,7 +132,9 @@ def test_a_network_is_widened_only_where_its_scale_follows_its_weights(method: s
     before = {name: value.clone() for name, value in target.state_dict().items()}
     weight = np.random.default_rng(0).standard_normal((2, 3, 3, 3)).astype(np.float32)
     rule = method_for(narrow).parameters(3, 2, 3)["conv.weight"].packing
-    follows = rule is None or np.allclose(rule.pack(weight / 2).scale, rule.pack(weight).scale / 2)
+    follows = rule is None or np.allclose(
+        rule.pack(np.float32(0.5) * weight).scale, rule.pack(weight).scale / 2
+    )
     # BBCU's scale follows its weights and shrinks with the channels it reads besides.
     assert transfer(source, narrow, target, wide) is (follows and method != "bbcu")
     if not follows:
