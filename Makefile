@@ -1,7 +1,7 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native test test-native test-arm coverage lint format demo wheel-check docs bench clean
+.PHONY: help setup native test test-native test-arm survive coverage lint format demo wheel-check docs bench clean
 
 PYTHON ?= $(shell command -v python3 || command -v python3.11 || echo python3)
 ifeq ($(origin CXX),default)
@@ -74,6 +74,11 @@ test-arm: $(CORE) ## run the engine's own tests on an emulated 64-bit ARM
 	$(CMAKE) --preset arm >/dev/null
 	$(CMAKE) --build --preset arm
 	$(BIN)/ctest --preset arm
+
+survive: setup ## damage pictures and models by the thousand, kill runs by the dozen
+	$(BIN)/python tests/fuzz_images.py
+	$(BIN)/python tests/fuzz_models.py
+	$(BIN)/python tests/kill_runs.py
 
 coverage: setup ## run the Python tests and show which lines they do not reach
 	@$(PIP) pytest-cov

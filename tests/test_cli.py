@@ -123,7 +123,7 @@ def test_a_folder_goes_on_past_bad_pictures_and_can_be_given_again(
     ]
     error, summary = err.splitlines()
     assert error.startswith("bidiffsr: error: in/bad.png: not a picture")
-    assert summary == "bidiffsr: 2 done, 1 failed"
+    assert summary == "bidiffsr: 2 done, 1 failed: in/bad.png"
 
     Path("in/bad.png").unlink()
     save("in/new.png")
@@ -155,7 +155,7 @@ def test_whatever_befalls_a_file_the_others_are_done(model: str, capsys: Capture
     assert missing.startswith("bidiffsr: error: nope.png: no such file")
     assert loop.startswith("bidiffsr: error: in/loop.png: cannot be read (Too many levels")
     assert twice.startswith("bidiffsr: error: out/a_x4.png: would be the result of both")
-    assert summary == "bidiffsr: 2 done, 3 failed"
+    assert summary == "bidiffsr: 2 done, 3 failed: nope.png, in/loop.png, other/a.png"
 
 
 def test_a_bug_in_one_file_stops_no_other(
@@ -176,7 +176,7 @@ def test_a_bug_in_one_file_stops_no_other(
     assert out.startswith("in/z.png -> in/z_x4.png")
     assert "fails_once" in err  # the traceback
     assert "bidiffsr: error: in/a.png: ZeroDivisionError, which is a bug" in err
-    assert err.splitlines()[-1] == "bidiffsr: 1 done, 1 failed"
+    assert err.splitlines()[-1] == "bidiffsr: 1 done, 1 failed: in/a.png"
 
 
 def test_two_runs_over_one_folder(

@@ -164,13 +164,13 @@ def _with_keys(config: ModelConfig, overrides: Sequence[str], checkpoint: Path) 
 
 def _check_files(checkpoint: Path, output: Path, *, overwrite: bool) -> None:
     """Before PyTorch is asked for: a mistyped name is no reason to install it."""
-    from bidiffsr.models.networks import check_exists
-
-    check_exists(checkpoint)
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: expected a name that ends in .safetensors")
     if output.exists() and not overwrite:
         raise OutputError(f"{output}: exists already; remove it or pass --overwrite")
+    from bidiffsr.models.networks import check_exists
+
+    check_exists(checkpoint)
 
 
 @app.command
