@@ -1,7 +1,7 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native test test-native test-arm survive coverage lint format demo wheel-check docs bench clean
+.PHONY: help setup native test test-native test-clang test-arm survive coverage lint format demo wheel-check docs bench clean
 
 PYTHON ?= $(shell command -v python3 || command -v python3.11 || echo python3)
 ifeq ($(origin CXX),default)
@@ -67,6 +67,13 @@ test-native: $(CORE) ## run the engine's own tests under sanitizers
 	$(CMAKE) --preset asan >/dev/null
 	$(CMAKE) --build --preset asan
 	$(BIN)/ctest --preset asan
+
+test-clang: $(CORE) ## build the engine and its own tests with Clang too, and run them
+	@command -v clang++ >/dev/null || \
+	  { echo "no Clang: on Debian, apt-get install clang" >&2; exit 1; }
+	$(CMAKE) --preset clang >/dev/null
+	$(CMAKE) --build --preset clang
+	$(BIN)/ctest --preset clang
 
 test-arm: $(CORE) ## run the engine's own tests on an emulated 64-bit ARM
 	@command -v aarch64-linux-gnu-g++ >/dev/null && command -v qemu-aarch64 >/dev/null || \

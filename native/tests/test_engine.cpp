@@ -330,8 +330,9 @@ TEST(engine_needs_no_more_scratch_than_planned_and_none_of_what_it_held) {
   std::uint64_t seed = 120;
   ThreadPool pool(2);
   for (const Example& each : examples())
-    for (const auto& [height, width] : {std::pair{4, 4}, {12, 20}}) {
-      const Run run(each.config, ++seed, height, width);
+    for (const auto& size : {std::pair{4, 4}, {12, 20}}) {
+      const int height = size.first;
+      const Run run(each.config, ++seed, height, size.second);
       for_each_kernel([&](const Kernel& kernel) {
         for (const bool fast : {false, true}) {
           const UNet net(each.config, run.model.tensors(), kernel, fast);
