@@ -275,11 +275,15 @@ def try_batch(count: int, first: int) -> None:
         for number, (what, data) in enumerate(damaged(count, first), first):
             print(number, end="\t", flush=True)
             path.write_bytes(data)
-            print(what, verdict(path), sep="\t", flush=True)
+            try:
+                found = verdict(path)
+            except AssertionError as error:
+                found = f"FAULT: {error}"
+            print(what, found, sep="\t", flush=True)
 
 
 def main(count: int) -> int:
-    """Try them in processes of their own; 1 where one of these failed, was killed or hung."""
+    """Try them in processes of their own; 1 where one was at fault, crashed or hung."""
     tally: Counter[tuple[str, str]] = Counter()
     failed = 0
     for first in range(0, count, BATCH):
@@ -292,7 +296,12 @@ def main(count: int) -> int:
         except subprocess.TimeoutExpired as error:
             code, out, err = "no end", (error.stdout or b"").decode(), ""
         lines = [line.split("\t") for line in out.splitlines()]
-        tally.update((what, found) for _, what, found in (x for x in lines if len(x) == 3))
+        for number, what, found in (line for line in lines if len(line) == 3):
+            if found.startswith("FAULT"):
+                failed += 1
+                print(f"file {number}: {what}: {found}", file=sys.stderr)
+                found = "FAULT"
+            tally[what, found] += 1
         if code != 0:
             failed += 1
             last = lines[-1][0] if lines else "none"

@@ -494,3 +494,13 @@ def test_a_foreign_result_is_not_saved(folder: Path) -> None:
     with pytest.raises(NumericalError, match=r"a.png: .*unsound"):
         list(upscale_file(wild, Job(save("a.png", 16, 16), (Path("b.png"),))))
     assert list(folder.iterdir()) == [folder / "a.png"]
+
+
+def test_a_writer_removes_what_killed_ones_left(folder: Path) -> None:
+    # A start time that no process of this number has, so one that runs no more.
+    dead = folder / f".bidiffsr-{here()}-{os.getpid()}-1-00.tmp"
+    alive = folder / f".bidiffsr-{here()}-{os.getpid()}-{started_at(os.getpid())}-00.tmp"
+    for path in (dead, alive):
+        path.touch()
+    write_atomically("a.txt", lambda temporary: temporary.write_text("whole"))
+    assert sorted(path.name for path in folder.iterdir()) == sorted([alive.name, "a.txt"])

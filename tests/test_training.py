@@ -30,7 +30,6 @@ from bidiffsr.images.image import to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import BiDiffSRUNet, build_network
-from bidiffsr.system.process import here
 from bidiffsr.training.optimizer import learning_rate
 from bidiffsr.training.state import dumps
 from bidiffsr.training.trainer import train
@@ -186,14 +185,6 @@ def test_a_killed_run_goes_on_exactly(whole: Path, pictures: Path, tmp_path: Pat
         range(CHECKPOINT_EVERY + 1, ITERATIONS + 1)
     )
     assert_as_if_uninterrupted(tmp_path / "run", whole)
-
-
-def test_what_a_killed_run_left_half_written_goes(whole: Path, pictures: Path) -> None:
-    # A start time that no process of this number has, so one that runs no more.
-    leftover = whole / f".bidiffsr-{here()}-{os.getpid()}-1-00.tmp"
-    leftover.write_bytes(b"half a state")
-    assert run(configure(whole, pictures)) == []
-    assert not leftover.exists()
 
 
 def test_a_full_disk_costs_no_more_than_the_last_checkpoint(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import re
 import secrets
@@ -95,7 +96,8 @@ def write_atomically(
     """Let ``write`` make a file under a temporary name beside ``path``, then rename it.
 
     What is written is on the disk before it gets its name. If anything fails, the temporary file
-    is removed and an older file at ``path`` is as it was.
+    is removed and an older file at ``path`` is as it was. What killed processes left in the folder
+    is removed when this one first writes there.
 
     Args:
         path: the file; where it is a symbolic link, what it points to is replaced.
@@ -107,6 +109,7 @@ def write_atomically(
     """
     # Through a symbolic link, rather than in place of it.
     target = real_path(path)
+    _remove_leftovers_once(target.parent, os.getpid())
     writer = f"{here()}-{os.getpid()}-{started_at(os.getpid()) or 0}"
     temporary = target.with_name(f".bidiffsr-{writer}-{secrets.token_hex(8)}.tmp")
     try:
@@ -137,6 +140,12 @@ def remove_leftovers(folder: StrPath) -> None:
             if name is not None and _is_left_over(name, entry.stat(follow_symlinks=False)):
                 with suppress(OSError):
                     Path(entry.path).unlink()
+
+
+@functools.cache
+def _remove_leftovers_once(folder: Path, _: int) -> None:
+    """As ``remove_leftovers``, for each process only once: folders may hold very many files."""
+    remove_leftovers(folder)
 
 
 def _is_left_over(name: re.Match[str], state: os.stat_result) -> bool:

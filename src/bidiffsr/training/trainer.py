@@ -27,7 +27,6 @@ from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.errors import TrainingError
 from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import build_network
-from bidiffsr.system.files import remove_leftovers
 from bidiffsr.training.checkpoint import STATE_NAME, Checkpoint
 from bidiffsr.training.distillation import load_teacher
 from bidiffsr.training.initial import begin
@@ -69,7 +68,6 @@ def train(config: TrainingConfig) -> Generator[TrainingProgress]:
         TrainingError: the folder holds another run's state, or the loss is no number.
         ConfigError, ImageError, CheckpointError, OutputError: as their sources say.
     """
-    remove_leftovers(config.output)
     trainer = Trainer(config)
     if trainer.iteration >= config.iterations:
         trainer.save_model()  # a kill may have come between the state and the model
