@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bidiffsr.errors import BidiffsrError, ImageError
-from bidiffsr.images.find import IMAGE_SUFFIXES
+from bidiffsr.images.find import IMAGE_SUFFIXES, list_folder
 from bidiffsr.system.files import StrPath, printable, reason
 
 # Suffixes of pictures that are not read: of these a folder's owner may wonder.
 _FOREIGN_SUFFIXES = {
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".pgm", ".pnm"),
-    *(".ppm", ".psd", ".tga"),
-} - set(IMAGE_SUFFIXES)
+    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".pnm", ".ppm", ".psd"),
+    ".tga",
+}
 
 
 @dataclass(frozen=True)
@@ -88,22 +87,9 @@ def _expanded(path: Path, sources: Sources, *, recursive: bool) -> Iterator[Sour
 
 def _inside(folder: Path, sources: Sources, *, recursive: bool) -> list[Source]:
     """The pictures of a folder, in order of name; notes in ``sources`` what is left out."""
-    found = []
-
-    def unlisted(error: OSError) -> None:
-        complaint = f"{printable(error.filename)}: cannot be listed ({reason(error)})"
-        found.append(Source(Path(error.filename), folder, ImageError(complaint)))
-
-    for parent, folders, files in os.walk(folder, onerror=unlisted):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        if not recursive:
-            sources.folders += [Path(parent, name) for name in folders]
-            folders.clear()
-        for name in files:
-            path = Path(parent, name)
-            suffix = path.suffix.lower()
-            if not name.startswith(".") and suffix in IMAGE_SUFFIXES:
-                found.append(Source(path, folder))
-            elif not name.startswith(".") and suffix in _FOREIGN_SUFFIXES:
-                sources.unread.append(path)
+    listing = list_folder(folder, recursive=recursive)
+    sources.folders += listing.folders
+    sources.unread += [path for path in listing.others if path.suffix.lower() in _FOREIGN_SUFFIXES]
+    found = [Source(path, folder) for path in listing.pictures]
+    found += [Source(path, folder, error) for path, error in listing.errors.items()]
     return sorted(found, key=lambda source: source.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bidiffsr.errors import ImageError
@@ -29,7 +30,10 @@ def find_images(paths: StrPath | Iterable[StrPath], *, recursive: bool = False) 
     found: dict[Path, None] = {}
     for path in map(Path, given):
         if path.is_dir():
-            found.update(dict.fromkeys(_pictures_in(path, recursive=recursive)))
+            listing = list_folder(path, recursive=recursive)
+            for error in listing.errors.values():
+                raise error
+            found.update(dict.fromkeys(listing.pictures))
         elif path.exists():
             found[path] = None
         else:
@@ -40,16 +44,35 @@ def find_images(paths: StrPath | Iterable[StrPath], *, recursive: bool = False) 
     return list(found)
 
 
-def _pictures_in(folder: Path, *, recursive: bool) -> list[Path]:
-    def refuse(error: OSError) -> None:
-        raise ImageError(f"{printable(error.filename)}: cannot be listed ({reason(error)})")
+@dataclass
+class Listing:
+    """What is in a folder, hidden files and folders left out."""
 
-    pictures = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
-        pictures += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in FORMAT_BY_SUFFIX
-        ]
-    return sorted(pictures)
+    pictures: list[Path] = field(default_factory=list)
+    """In order of name."""
+    others: list[Path] = field(default_factory=list)
+    """Files whose suffix is not one of `IMAGE_SUFFIXES`."""
+    folders: list[Path] = field(default_factory=list)
+    """Folders that were not looked into."""
+    errors: dict[Path, ImageError] = field(default_factory=dict)
+    """Of folders that cannot be listed."""
+
+
+def list_folder(folder: Path, *, recursive: bool) -> Listing:
+    """Look into a folder, and into the folders inside (not through symbolic links)."""
+    found = Listing()
+
+    def unlisted(error: OSError) -> None:
+        complaint = f"{printable(error.filename)}: cannot be listed ({reason(error)})"
+        found.errors[Path(error.filename)] = ImageError(complaint)
+
+    for parent, folders, files in os.walk(folder, onerror=unlisted):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if not recursive:
+            found.folders += [Path(parent, name) for name in folders]
+            folders.clear()
+        for path in (Path(parent, name) for name in files if not name.startswith(".")):
+            is_picture = path.suffix.lower() in FORMAT_BY_SUFFIX
+            (found.pictures if is_picture else found.others).append(path)
+    found.pictures.sort()
+    return found
