@@ -10,10 +10,15 @@ from pathlib import Path
 from bidiffsr.batch.options import FileOptions
 from bidiffsr.batch.plan import Job
 from bidiffsr.errors import ConfigError, MemoryEstimateError, NumericalError, OutputError
-from bidiffsr.images.codec import MAX_PIXELS, check_output, read_image, write_image
+from bidiffsr.images.codec import (
+    MAX_PIXELS,
+    check_output,
+    read_image,
+    write_image,
+)
 from bidiffsr.images.image import Image
 from bidiffsr.images.resize import resized_length
-from bidiffsr.system.files import is_file, printable
+from bidiffsr.system.files import exists_already, is_file, printable
 from bidiffsr.system.memory import is_out_of_memory
 from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.postprocess import check_result
@@ -53,7 +58,7 @@ def upscale_file(
     if job.error is not None:
         raise job.error
     if not files.overwrite and all(is_file(output) for output in job.outputs):
-        raise _already_there(job.outputs[0])
+        raise exists_already(job.outputs[0], AlreadyThere)
     options = replace(options, samples=len(job.outputs))
     with _naming(job.source):
         scale = upscaler.check(options)
@@ -76,8 +81,6 @@ def _prepare(job: Job, source: Image, scale: float, files: FileOptions) -> None:
     """Make folders, and make sure that the results can be saved."""
     side = resized_length(max(source.height, source.width), scale)
     for output in job.outputs:
-        if not files.overwrite and is_file(output):
-            raise _already_there(output, OutputError)
         _make_folder(output)
         format_ = check_output(output, overwrite=files.overwrite)
         if side > format_.largest_side:
@@ -92,12 +95,8 @@ def _save(output: Path, result: Image, files: FileOptions) -> None:
         write_image(output, result, overwrite=files.overwrite, quality=files.file_quality)
     except OutputError as error:
         if not files.overwrite and is_file(output):
-            raise _already_there(output) from error
+            raise exists_already(output, AlreadyThere) from error
         raise
-
-
-def _already_there(output: Path, kind: type[OutputError] = AlreadyThere) -> OutputError:
-    return kind(f"{printable(output)}: exists already; remove it, or replace it with --overwrite")
 
 
 def _make_folder(output: Path) -> None:

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from bidiffsr.cli.app import Count, app, published_models
 from bidiffsr.cli.terminal import metric, print_config, print_counts, print_models, print_result
 from bidiffsr.errors import ConfigError, OutputError
+from bidiffsr.system.files import exists_already
 
 if TYPE_CHECKING:
     from torch import nn
@@ -167,7 +168,7 @@ def _check_files(checkpoint: Path, output: Path, *, overwrite: bool) -> None:
     if output.suffix != ".safetensors":
         raise OutputError(f"{output}: expected a name that ends in .safetensors")
     if output.exists() and not overwrite:
-        raise OutputError(f"{output}: exists already; remove it or pass --overwrite")
+        raise exists_already(output)
     from bidiffsr.models.networks import check_exists
 
     check_exists(checkpoint)

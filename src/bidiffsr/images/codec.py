@@ -21,7 +21,14 @@ from bidiffsr.images.encode import encode_image, format_for
 from bidiffsr.images.formats import Format
 from bidiffsr.images.image import Image
 from bidiffsr.images.libvips import libvips
-from bidiffsr.system.files import StrPath, printable, read_file, reason, write_atomically
+from bidiffsr.system.files import (
+    StrPath,
+    exists_already,
+    printable,
+    read_file,
+    reason,
+    write_atomically,
+)
 
 # No picture is larger than four samples of 16 bits a pixel, not compressed, with metadata.
 _BYTES_PER_PIXEL = 8
@@ -114,7 +121,7 @@ def check_output(path: StrPath, *, overwrite: bool = False) -> Format:
     if mode is not None and not stat.S_ISREG(mode):
         raise OutputError(f"{printable(path)}: exists and is no regular file; choose another name")
     if mode is not None and not overwrite:
-        raise OutputError(f"{printable(path)}: exists already; remove it or allow overwriting")
+        raise exists_already(path)
     if not target.parent.is_dir():
         raise OutputError(f"{printable(path)}: its folder does not exist; create it first")
     if not os.access(target.parent, os.W_OK | os.X_OK):

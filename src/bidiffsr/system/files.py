@@ -178,6 +178,11 @@ def real_path(path: StrPath) -> Path:
         return Path(path).absolute()
 
 
+def exists_already(path: StrPath, kind: type[OutputError] = OutputError) -> OutputError:
+    """What to raise where there is a file that must not be overwritten."""
+    return kind(f"{printable(path)}: exists already; remove it, or overwrite it (--overwrite)")
+
+
 def printable(path: StrPath) -> str:
     """The path for a message, which stays one line whatever the path holds."""
     name = os.fspath(path)
