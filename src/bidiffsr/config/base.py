@@ -21,7 +21,6 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
-    model_validator,
 )
 
 from bidiffsr.errors import ConfigError
@@ -50,27 +49,19 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _newer_name_wins(cls, values: Any) -> Any:
-        """Of a field's two names: its file may have the former, and an override the newer."""
-        if not isinstance(values, dict):
-            return values
-        former = {
-            field.serialization_alias
-            for name, field in cls.model_fields.items()
-            if field.serialization_alias is not None and name in values
-        }
-        return {key: value for key, value in values.items() if key not in former}
-
 
 @dataclass(frozen=True)
 class Incidental:
     """Marks a field of training that does not change the weights: it may differ on going on."""
 
 
+FORMER_NAMES: dict[str, str] = {}
+"""What fields were called, by what they are called now."""
+
+
 def renamed(name: str, before: str) -> Any:
     """For a field that was called ``before``: files may still say so; fingerprints always do."""
+    FORMER_NAMES[name] = before
     return Field(validation_alias=AliasChoices(name, before), serialization_alias=before)
 
 

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-from bidiffsr.config.base import parse_yaml
+from bidiffsr.config.base import FORMER_NAMES, parse_yaml
 from bidiffsr.errors import ConfigError
 
 
@@ -31,6 +31,7 @@ def with_overrides(values: Any, tokens: Sequence[str], where: str) -> Any:
                 path = ".".join(parents[:depth]) or "the whole file"
                 raise ConfigError(f"--{key}: {path} is no mapping in {where}; it has no {name!r}")
             if depth == len(parents):
+                place.pop(FORMER_NAMES.get(last), None)  # the same key, as an older file has it
                 place[last] = value
             elif place.get(name) is None:
                 place[name] = {}
