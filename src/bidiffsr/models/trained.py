@@ -53,13 +53,7 @@ def parameters_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
 
 
 def load_model(path: Path) -> tuple[nn.Module, ModelConfig]:
-    """Read a model file, packed or not; the network is float32 and in evaluation mode.
-
-    A packed weight becomes one that packs to the same, such as plus or minus its channel's scale.
-
-    Raises:
-        CheckpointError: the file cannot be read, or names the first key that does not fit.
-    """
+    """See ``bidiffsr.models.networks.load_model``, which looks for file and PyTorch first."""
     with open_model_file(path) as file:
         parameters = network_parameters(file.config.network)
         state: dict[str, NDArray[Any]] = {}

@@ -201,9 +201,8 @@ class Trainer:
     def step(self, pictures: Tensor, conditions: Tensor) -> Tensor:
         """One update; returns the loss, detached."""
         config = self.config
-        torch.manual_seed(
-            _iteration_seed(config.seed, self.iteration)
-        )  # dropout, timesteps and noise
+        # Of dropout, timesteps and noise.
+        torch.manual_seed(_iteration_seed(config.seed, self.iteration))
         timesteps = self._draw_timesteps(len(pictures)).to(self.fabric.device)
         self.network.train()
         self._binarize_weights(self.iteration >= config.binarize_weights_from)

@@ -34,21 +34,7 @@ _REFERENCE_CONFIG_KEY = "config"
 def from_reference(
     path: str | os.PathLike[str], options: Mapping[str, Any] | None = None
 ) -> BiDiffSRUNet:
-    """Build our network from a checkpoint of the published code.
-
-    Args:
-        path: ``.pth`` (a state dict, or a dict with ``params_ema`` or ``params``; keys may start
-            with ``module.``) or ``.safetensors`` with the same names.
-        options: the published option file's ``network_g`` mapping; by default the JSON in the
-            safetensors metadata key ``config``.
-
-    Returns:
-        The network in evaluation mode, float32: ``forward(x_t, cond, t)``.
-
-    Raises:
-        CheckpointError: the file cannot be read, or names the first key that does not fit.
-        ConfigError: ``options`` are missing or wrong.
-    """
+    """See ``bidiffsr.models.networks.from_reference``, which looks for file and PyTorch first."""
     path = Path(path)
     state, metadata = read_tensors(path)
     given: Any = options
