@@ -1,12 +1,14 @@
 # `make` alone lists what there is.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup native test test-native test-clang test-arm survive coverage lint format demo wheel-check docs bench clean
+.PHONY: help setup native capi test test-native test-clang test-arm test-ray survive coverage lint format demo wheel-check docs bench clean
 
 PYTHON ?= $(shell command -v python3 || command -v python3.11 || echo python3)
 ifeq ($(origin CXX),default)
   CXX := c++
 endif
+# Where `make capi` installs.
+PREFIX ?= $(CURDIR)/build/capi/prefix
 VENV := .venv
 BIN := $(VENV)/bin
 # What a machine that upscales needs; on top of it what development needs; the engine as last built.
@@ -18,7 +20,7 @@ NATIVE_SOURCES := CMakeLists.txt $(shell find native -path native/tests -prune -
 CMAKE := $(BIN)/cmake
 # CMake finds the Ninja that was installed beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-CPP_FILES = $(shell find native -name '*.h' -o -name '*.cpp')
+CPP_FILES = $(shell find native examples/c -name '*.h' -o -name '*.c' -o -name '*.cpp')
 DEMO_IN := examples/demo.png
 DEMO_OUT := output/demo_x4.png
 
@@ -59,6 +61,11 @@ $(NATIVE): $(CORE) $(NATIVE_SOURCES)
 	  --prefix "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')" >/dev/null
 	@touch $@
 
+capi: $(CORE) ## build the C library and install it: make capi PREFIX=/usr/local
+	$(CMAKE) --preset capi >/dev/null
+	$(CMAKE) --build --preset capi
+	$(CMAKE) --install build/capi --component capi --prefix "$(PREFIX)"
+
 test: setup test-native ## run every test
 	$(BIN)/python -m pytest -q
 
@@ -82,10 +89,15 @@ test-arm: $(CORE) ## run the engine's own tests on an emulated 64-bit ARM
 	$(CMAKE) --build --preset arm
 	$(BIN)/ctest --preset arm
 
-survive: setup ## damage pictures and models by the thousand, kill runs by the dozen
+test-ray: setup ## run the tests of Ray clusters and of storage such as S3
+	@$(PIP) --no-build-isolation -e '.[cluster]'
+	$(BIN)/python -m pytest -q tests/test_ray.py tests/test_storage.py
+
+survive: setup ## damage pictures and models by the thousand, kill runs by the dozen, journals and all
 	$(BIN)/python tests/fuzz_images.py
 	$(BIN)/python tests/fuzz_models.py
 	$(BIN)/python tests/kill_runs.py
+	$(BIN)/python tests/journal_faults.py
 
 coverage: setup ## run the Python tests and show which lines they do not reach
 	@$(PIP) pytest-cov

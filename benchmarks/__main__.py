@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -12,22 +11,20 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.models import SMALL, commit, write_random_models
 from benchmarks.plot import plot_steps
 from benchmarks.systems import BIDIFFSR, SR3
 from bidiffsr.bench import (
     Case,
     SpeedReport,
     System,
-    Worker,
     describe_machine,
     measure,
     plan,
 )
 from bidiffsr.cli.terminal import log, progress_bars
-from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
+from bidiffsr.config import BiDiffSRConfig, SR3Config
 from bidiffsr.system.cpus import usable_cpus
-
-_SMALL = {"channels": 16, "norm_groups": 8, "multipliers": (1, 2), "blocks_per_level": 1}
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -67,16 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def cases_of(options: argparse.Namespace, folder: Path) -> list[Case]:
     """What to measure, the baseline of each size first."""
-    changes = _SMALL if options.small else {}
+    changes = SMALL if options.small else {}
     if options.model is not None:
         models = [(options.model, BIDIFFSR)]
     else:
         network = BiDiffSRConfig.model_validate(changes)
         rival = SR3Config.model_validate(changes)
-        models = [
-            (random_model(folder / "bi-diffsr.safetensors", network), BIDIFFSR),
-            (random_model(folder / "sr3.safetensors", rival), SR3),
-        ]
+        models = [(folder / "bi-diffsr.safetensors", BIDIFFSR), (folder / "sr3.safetensors", SR3)]
+        write_random_models({models[0][0]: network, models[1][0]: rival})
     return [
         case
         for model, systems in models
@@ -86,12 +81,6 @@ def cases_of(options: argparse.Namespace, folder: Path) -> list[Case]:
     ]
 
 
-def random_model(path: Path, network: BiDiffSRConfig | SR3Config) -> Path:
-    with Worker(1) as worker:
-        worker.call("random_model", path, ModelConfig(network=network))
-    return path
-
-
 def chosen(systems: Sequence[System], only: Sequence[str] | None) -> list[System]:
     """Those named, and always the first, which the others are compared with."""
     return [
@@ -99,15 +88,6 @@ def chosen(systems: Sequence[System], only: Sequence[str] | None) -> list[System
         for index, system in enumerate(systems)
         if only is None or index == 0 or any(part in system.name for part in only)
     ]
-
-
-def commit() -> str:
-    """The commit of the working tree, marked where it has changes."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def save(report: SpeedReport, output: Path) -> None:

@@ -1,10 +1,9 @@
 """Makes a benchmark of degraded low-resolution pictures, for `bidiffsr eval`.
 
-python recipes/degrade.py data/validation/kodak24 runs/kodak24_degraded
+python recipes/degrade.py data/validation/kodak24 runs/kodak24_strong --strength strong
 
 The pictures are copied, and for each a low-resolution one is written that has gone through what
-models for everyday pictures are trained on (`bidiffsr.data.degradation`), each part with the
-chance `--share`.
+models for everyday pictures are trained on (`bidiffsr.data.degradation`).
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bidiffsr.cli.terminal import exit_code, print_result
-from bidiffsr.config import DegradationConfig, parse_config
+from bidiffsr.config import DegradationConfig
 from bidiffsr.data.degradation import degrade
 from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation.benchmark import Benchmark
@@ -26,12 +25,22 @@ from bidiffsr.images.codec import write_image
 from bidiffsr.images.image import Image
 from bidiffsr.system.files import write_atomically
 
+STRENGTHS = {
+    "plain": DegradationConfig(),
+    "mild": DegradationConfig(probability=0.5, blur=0.5, noise=3, jpeg=80, sharpen=0.3, resize=0.9),
+    "medium": DegradationConfig(
+        probability=0.7, blur=0.8, noise=8, jpeg=60, sharpen=0.6, resize=0.75
+    ),
+    "strong": DegradationConfig(
+        probability=0.8, blur=1.2, noise=15, jpeg=40, sharpen=1, resize=0.5, rounds=2
+    ),
+}
 
-def make(folder: Path, out: Path, scale: int, seed: int, share: float) -> int:
+
+def make(folder: Path, out: Path, scale: int, seed: int, config: DegradationConfig) -> int:
     """Write the benchmark; the number of its pictures."""
     if seed < 0:
         raise ConfigError(f"--seed is {seed}; expected a whole number from 0 up")
-    config = parse_config(DegradationConfig, {"probability": share}, "options")
     benchmark = Benchmark.open(folder)
     low = out / "LR_bicubic" / f"X{scale}"
     for number, pair in enumerate(benchmark.pairs(scale)):
@@ -51,9 +60,9 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--share", type=float, default=0.75)
+    parser.add_argument("--strength", choices=STRENGTHS, default="plain")
     chosen = parser.parse_args()
-    count = make(chosen.folder, chosen.out, chosen.scale, chosen.seed, chosen.share)
+    count = make(chosen.folder, chosen.out, chosen.scale, chosen.seed, STRENGTHS[chosen.strength])
     print_result(f"{chosen.out}: {count} pictures")
     return 0
 

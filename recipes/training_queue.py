@@ -73,11 +73,10 @@ _BASE = (
 )
 _X2 = ("--model.scale=2", "--model.diffusion.residual_scale=0.05")  # there is less to add
 QUEUE = {
-    "x4_low": Run("x4_low.yml", _LOW, None),
-    "x4_base": Run("x4_small.yml", (*_HIGH, *_BASE), _HIGH_RATE),
-    "x4_small": Run("x4_small.yml", _HIGH, _HIGH_RATE),
-    "x2_base": Run("x4_small.yml", (*_HIGH, *_BASE, *_X2), _HIGH_RATE),
-    "x2_small": Run("x4_small.yml", (*_HIGH, *_X2), _HIGH_RATE),
+    "x4_small": Run("x4_small.yml", _LOW, None),
+    "x4_base": Run("x4_full_resolution.yml", (*_HIGH, *_BASE), _HIGH_RATE),
+    "x2_base": Run("x4_full_resolution.yml", (*_HIGH, *_BASE, *_X2), _HIGH_RATE),
+    "x2_small": Run("x4_full_resolution.yml", (*_HIGH, *_X2), _HIGH_RATE),
 }
 """The most valuable run first."""
 

@@ -1,6 +1,6 @@
 """Times the iterations of a training run, without touching its folder.
 
-python recipes/training_speed.py recipes/x4_low.yml [--key value]...
+python recipes/training_speed.py recipes/x4_small.yml [--key value]...
 
 prints the seconds of one iteration and the megapixels of high-resolution picture that training sees
 in a second; the number of threads is what OMP_NUM_THREADS says.

@@ -37,10 +37,13 @@ def networks(draw: st.DrawFn, largest: int = 12) -> BiDiffSRConfig:
         "middle_attention": draw(st.booleans()),
         "stem_condition": draw(st.sampled_from(["pixels", "mean"])),
         "weight_gain": draw(st.booleans()),
+        "float_help": draw(st.sampled_from(["none", "none", "pointwise", "grouped"])),
         "identity_shortcut": draw(st.booleans()),
         "timestep_aware_redistribution": draw(st.booleans()),
         "timestep_aware_activation": draw(st.booleans()),
     }
+    if values["method"] == "full-precision":
+        values["float_help"] = "none"
     return BiDiffSRConfig.model_validate(values)
 
 

@@ -1,4 +1,4 @@
-"""Where tests find their reference data, and how they keep to one thread."""
+"""Where tests find their reference data, how they keep to one thread, and where they write."""
 
 from __future__ import annotations
 
@@ -39,3 +39,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model's file, whose results are bicubic's."""
+    from tiny_model import save_tiny_model
+
+    return str(save_tiny_model(tmp_path_factory.mktemp("model") / "m.safetensors"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, empty, so that paths can be short."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

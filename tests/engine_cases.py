@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from bidiffsr.backends.engine import Engine, Precision, kernels
 from bidiffsr.binary import ActivationSign, BinaryConv2d
+from bidiffsr.binary.quantizers import ActivationLevels
 from bidiffsr.config import (
     BiDiffSRConfig,
     DiffusionConfig,
@@ -115,7 +116,7 @@ class Expected:
 
     output: NDArray[np.float64]
     margin: float
-    """The smallest pre-activation of all signs, in units of its layer's RMS."""
+    """The smallest distance of a pre-activation from its threshold, in units of its layer's RMS."""
 
     @property
     def is_firm(self) -> bool:
@@ -141,13 +142,18 @@ def expect(network: BiDiffSRUNet, inputs: Arrays) -> Expected:
     double.time_embedding = _SingleTimeEmbedding(copy.deepcopy(network.time_embedding))  # type: ignore[assignment]
     margins = [np.inf]
 
-    def note(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        values = arguments[0]
+    def note(values: Tensor) -> None:
         margins.append(float(values.abs().min() / values.square().mean().sqrt()))
 
     for module in double.modules():
         if isinstance(module, ActivationSign):
-            module.register_forward_pre_hook(note)
+            module.register_forward_pre_hook(lambda _, arguments: note(arguments[0]))
+        elif isinstance(module, ActivationLevels):
+            for level in range(module.highest):
+                step = (level + 0.5) / module.highest
+                module.register_forward_pre_hook(
+                    lambda _, arguments, step=step: note(arguments[0] - step)
+                )
     noisy, cond, timesteps = (torch.from_numpy(array) for array in inputs)
     with torch.no_grad():
         output = double(noisy.double(), cond.double(), timesteps).numpy()

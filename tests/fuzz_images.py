@@ -30,6 +30,12 @@ KINDS: list[tuple[str, str, dict[str, Any]]] = [
     ("TIFF", "RGB", {}),
     ("TIFF", "L", {"compression": "tiff_lzw"}),
     ("TIFF", "RGB", {"compression": "tiff_adobe_deflate"}),
+    ("GIF", "P", {}),
+    ("BMP", "RGB", {}),
+    ("BMP", "P", {}),
+    ("BMP", "RGBA", {}),
+    ("PPM", "RGB", {}),
+    ("PPM", "L", {}),
 ]
 
 # Upsampling and colour conversion are each reader's own; of lossy formats, nearly equal is equal.

@@ -429,6 +429,7 @@ def _configs(good: bytes) -> Iterator[tuple[str, bytes]]:
         "another normalization": {"normalization": "batch"},
         "no attention": {"middle_attention": False},
         "gains": {"weight_gain": True},
+        "float help": {"float_help": "pointwise"},
     }
     values = json.loads(text)
     for what, change in hostile.items():

@@ -104,3 +104,11 @@ def _field(tag: int, value: Sequence[Any] | bytes, order: str) -> tuple[int, int
     if max(value) < 65536 and tag not in (273, 279):
         return 3, count, struct.pack(f"{order}{count}H", *value)
     return 4, count, struct.pack(f"{order}{count}I", *value)
+
+
+def xmp_of_gif(data: bytes) -> bytes:
+    """The packet in a GIF, by XMP part 3, section 1.1.2, up to the bytes that end it."""
+    start = data.index(b"\x21\xff\x0bXMP DataXMP") + 14
+    end = data.index(b"\x01" + bytes(range(255, -1, -1)) + b"\0", start)
+    assert b"\0" not in data[start:end]
+    return data[start:end]

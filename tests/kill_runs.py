@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import yaml
@@ -34,12 +34,14 @@ _SECONDS = 600.0  # until a run is taken to hang
 
 
 @contextmanager
-def running(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+def running(
+    *arguments: object, stdout: int | IO[bytes] = subprocess.DEVNULL, prefix: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """The command as a process of its own, on one thread."""
-    command = [sys.executable, "-m", "bidiffsr", *map(str, arguments)]
+    command = [*prefix, sys.executable, "-m", "bidiffsr", *map(str, arguments)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command, env=environment, stdout=stdout, stderr=subprocess.PIPE
     ) as process:
         try:
             yield process
@@ -84,6 +86,15 @@ def half_written(folder: Path) -> int:
     return len(list(folder.glob(TEMPORARY)))
 
 
+def save_pictures(folder: Path) -> None:
+    """The pictures of a batch."""
+    folder.mkdir()
+    for index in range(PICTURES):
+        pixels = np.random.default_rng(index).integers(0, 256, (30 + 7 * index, 50, 3), np.uint8)
+        smooth = (pixels // 4 + 96).astype(np.uint8)
+        write_image(folder / f"{index}.{('png', 'jpg', 'tif', 'webp')[index % 4]}", Image(smooth))
+
+
 def kill_upscalings(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     """Kill batches of small pictures; what was there after the kills.
 
@@ -96,11 +107,7 @@ def kill_upscalings(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     chance = random.Random(seed)
     pictures, results = folder / "in", folder / "out"
     model = save_tiny_model(folder / "model.safetensors", tail=1.0)
-    pictures.mkdir()
-    for index in range(PICTURES):
-        pixels = np.random.default_rng(index).integers(0, 256, (30 + 7 * index, 50, 3), np.uint8)
-        smooth = (pixels // 4 + 96).astype(np.uint8)
-        write_image(pictures / f"{index}.{('png', 'jpg', 'tif', 'webp')[index % 4]}", Image(smooth))
+    save_pictures(pictures)
     sources = contents(pictures)
 
     def command(output: Path) -> list[object]:
@@ -111,10 +118,10 @@ def kill_upscalings(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     assert len(whole) == PICTURES
     found: Counter[str] = Counter()
     for _ in range(count):
-        until, delay = _moment(chance, results, seconds)
+        until, delay = moment(chance, results, seconds)
         killed = run_killed(*command(results), until=until, delay=delay)
         there = contents(results)
-        _check(there, whole, "after a kill")
+        check(there, whole, "after a kill")
         found["killed" if killed else "were faster"] += 1
         found["left some results"] += 0 < len(there) < PICTURES
         found["left a temporary file"] += half_written(results) > 0
@@ -127,7 +134,7 @@ def kill_upscalings(folder: Path, count: int, seed: int = 0) -> Counter[str]:
     return found
 
 
-def _moment(
+def moment(
     chance: random.Random, results: Path, seconds: float
 ) -> tuple[Callable[[], bool], float]:
     """What a kill waits for, and how long it then waits."""
@@ -148,7 +155,8 @@ def _finished(folder: Path) -> int:
     return sum(path.suffix != ".tmp" for path in paths)
 
 
-def _check(there: Mapping[str, bytes], whole: Mapping[str, bytes], when: str) -> None:
+def check(there: Mapping[str, bytes], whole: Mapping[str, bytes], when: str) -> None:
+    """Make sure that all that is there is what an undisturbed run makes."""
     for name, data in there.items():
         assert data == whole[name], f"{name}: not what an undisturbed run makes, {when}"
 

@@ -73,6 +73,11 @@ def vector(block: ConvBlock, name: str) -> Array:
     return values
 
 
+def vector_of_gains(block: ConvBlock) -> Array:
+    """The learned gain, (C_out,)."""
+    return block.get_parameter("gain").detach().numpy()
+
+
 def check_block(name: str, loops: Callable[[ConvBlock, Array], Array]) -> None:
     """A batch of mixed timesteps is, sample by sample, what ``loops`` make of (C, H, W).
 
@@ -96,7 +101,7 @@ def check_block(name: str, loops: Callable[[ConvBlock, Array], Array]) -> None:
 
 def gained(block: ConvBlock, sums: Array) -> Array:
     """Times the learned gain, where there is one."""
-    return sums if block.gain is None else sums * block.gain.detach().numpy()[:, None, None]
+    return sums if block.gain is None else sums * vector_of_gains(block)[:, None, None]
 
 
 def check_samples_one_by_one(name: str) -> None:

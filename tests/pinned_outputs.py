@@ -29,7 +29,7 @@ ENVIRONMENT = {
 }
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-MODELS = ("x4-small", "x2-small", "x4-low", "x4-base", "x2-base", "x4-real")
+MODELS = ("x4-detail", "x4-small", "x2-small", "x4-base", "x2-base", "x4-real")
 QUALITIES = ("fast", "balanced", "best")
 
 
@@ -72,7 +72,7 @@ def upscaled() -> Iterator[tuple[str, str]]:
             for picture in ("alpha", "grey"):
                 result = engine(found[picture], quality=quality, seed=7)
                 yield f"engine {name} {quality} {picture}", _digest(result)
-        if name.endswith("small") or name == "x4-low":
+        if name.endswith("small"):
             for tile in (4096, 96):
                 result = engine(found["demo"], quality="fast", seed=3, tile=tile)
                 yield f"engine {name} fast demo tile {tile}", _digest(result)

@@ -16,11 +16,17 @@ from bidiffsr.config import SamplingConfig
 from bidiffsr.images.image import Image, to_float
 from bidiffsr.images.resize import imresize
 from bidiffsr.system import buffers
-from bidiffsr.upscaling.sampling import back_project
+from bidiffsr.upscaling.surroundings import NumpySurroundings
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def back_project(picture: NDArray[np.float32], source: NDArray[np.float32], factor: int) -> None:
+    """Of (H, W, 3), in place; the engine's gives the same (test_surroundings.py)."""
+    planes = picture.transpose(2, 0, 1), source.transpose(2, 0, 1)
+    NumpySurroundings().back_project(*planes, factor)
 
 
 def lacking(picture: NDArray[np.float32], source: NDArray[np.float32], factor: int) -> float:

@@ -226,8 +226,8 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_command_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "--size", "12"]) == 1
-    assert "--size: 12 is not a multiple of 8" in capsys.readouterr().err
+    assert main(["bench", "--size", "10"]) == 1
+    assert "--size: 10 is not a multiple of 4" in capsys.readouterr().err
     assert main(["bench", str(tmp_path / "none.safetensors")]) == 1
     assert "no such file" in capsys.readouterr().err
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
+import PIL.JpegImagePlugin
 import pytest
 import torch
 import yaml
@@ -33,20 +35,7 @@ SOURCE = Path(bidiffsr.__file__).parents[1]
 Capture = pytest.CaptureFixture[str]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model file whose results are bicubic."""
-    return str(save_tiny_model(tmp_path_factory.mktemp("model") / "m.safetensors"))
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, so that paths can be short."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("one_thread", "folder")
 
 
 def save(name: str, height: int = 5, width: int = 6) -> None:
@@ -84,9 +73,41 @@ def test_every_option_reaches_the_work(model: str, monkeypatch: pytest.MonkeyPat
     options += " --max-memory 2G --device cpu"
     assert main(["upscale", "photo.png", "-n", model, *options.split(), "-o", "out"]) == 0
     settings = {"scale": 2.5, "quality": "best", "steps": 1, "seed": 7, "samples": 2, "tile": 96}
-    assert seen == [settings | {"max_memory": 2_000_000_000, "scratch": Path("out")}]
+    assert seen == [
+        settings
+        | {"size": None, "width": None, "height": None, "ensemble": False}
+        | {"max_memory": 2_000_000_000, "scratch": Path("out"), "only": [0, 1], "kept": 0}
+    ]
     for name in ("photo_x2.5_1.png", "photo_x2.5_2.png"):
         assert read_image(Path("out", name)).pixels.shape == (13, 15, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "shape"),
+    [
+        ("--size 31x17", "photo_w31_h17.jpg", (17, 31)),
+        ("--width 12 --format png", "photo_w12.png", (10, 12)),
+        ("--height 70", "photo_h70.jpg", (70, 84)),
+        ("--height 3 --name {stem}-{height:04}{ext}", "photo-0003.jpg", (3, 4)),
+    ],
+)
+def test_exact_sizes_names_and_formats(
+    model: str, options: str, name: str, shape: tuple[int, int]
+) -> None:
+    save("photo.jpg")
+    assert main(["upscale", "photo.jpg", "-n", model, *options.split()]) == 0
+    with PIL.Image.open(name) as made:
+        assert made.size == shape[::-1]
+        assert made.format == ("PNG" if name.endswith("png") else "JPEG")
+
+
+def test_subsampling_reaches_the_file(model: str) -> None:
+    save("photo.jpg", 30, 30)
+    for given, expected in (("4:4:4", (1, 1)), ("4:2:0", (2, 2))):
+        command = ["upscale", "photo.jpg", "-n", model, "--overwrite", "--subsampling", given]
+        assert main(command) == 0
+        with PIL.JpegImagePlugin.JpegImageFile("photo_x4.jpg") as made:
+            assert made.layer[0][1:3] == expected  # of luma, in the file's first component
 
 
 def test_file_quality_reaches_the_file(model: str) -> None:
@@ -204,7 +225,7 @@ def test_two_runs_over_one_folder(
     ("names", "reason"),
     [
         (["b.heic"], "1 picture of a kind that is not read (.heic)"),
-        (["b.heic", "c.AVIF"], "2 pictures of kinds that are not read (.avif .heic)"),
+        (["b.heic", "c.JXL"], "2 pictures of kinds that are not read (.heic .jxl)"),
         (["deep/b.png"], "1 folder inside (--recursive looks there)"),
         (["x/b.png", "y/b.png", "c.heic"], "1 picture of a kind that is not read (.heic), "),
     ],
@@ -277,16 +298,19 @@ def test_bars_leave_stdout_alone(
         ("inspect x5-small", "choose one of default, "),
         ("upscale a.png -n MODEL --quality balanced", "quality: got 'balanced', this model names"),
         ("upscale a.png -n a.png", "a.png"),
-        ("upscale a.png -n MODEL -s 5", "scale: got 5"),
+        ("upscale a.png -n MODEL -s 17", "scale: got 17"),
+        ("upscale a.png -n MODEL --size 97x9", "a.png: is 6 pixels wide, and the result would be"),
         ("upscale a.png -n MODEL --steps 3", "steps: got 3"),
         ("upscale a.png -n MODEL --device abacus", "'abacus' cannot be used"),
-        ("upscale a.png -n MODEL -o b.gif", "b.gif: suffix '.gif'"),
+        ("upscale a.png -n MODEL -o b.tga", "b.tga: suffix '.tga'"),
         ("upscale a.png a.png -n MODEL -o b.png --samples 2", "b.png: is one file for 2 results"),
         ("upscale unnamed -n MODEL", "unnamed_x4: suffix ''"),
         ("eval nope -n bicubic", "nope: no such folder"),
-        ("eval pictures -n MODEL -s 8", "scale: got 8"),
+        ("eval pictures -n MODEL -s 17", "scale: got 17"),
         ("eval pictures -n MODEL --quality fast --quality balanced", "MODEL: quality: got 'bal"),
         ("eval pictures --json nope/a.json", "nope/a.json: cannot be written"),
+        ("eval pictures --latex nope/a.tex", "nope/a.tex: cannot be written"),
+        ("eval pictures --csv nope/a.csv", "nope/a.csv: cannot be written"),
         ("train nope.yml", "nope.yml: cannot be read"),
         ("convert nope.pth -o a.safetensors", "nope.pth: no such file"),
         ("convert nope.pth -o a.pt", "a.pt: expected a name that ends in .safetensors"),
@@ -321,6 +345,16 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
     assert err.count("\n") == 1
 
 
+WHOLE_NUMBERS = [
+    *(
+        f"upscale a.png --{name}"
+        for name in ["tile", "steps", "seed", "samples", "threads", "max-pixels"]
+    ),
+    "upscale a.png --file-quality",
+    *("eval . --seed", "eval . --limit", "eval . --scale", "inspect --size", "bench --size"),
+]
+
+
 @pytest.mark.parametrize(
     ("command", "reason"),
     [
@@ -329,6 +363,16 @@ def test_trouble_is_one_line(command: str, reason: str, model: str, capsys: Capt
         ("upscale a.png --overwrit", "--overwrite"),
         ("upscale a.png --samples 0", "--samples: got 0, expected a whole number, 1 to"),
         ("upscale a.png --max-memory much", "--max-memory: got 'much'"),
+        *(
+            (f"{command} {value}", f"{command.split()[-1]}: got {value}, expected a whole number")
+            for command in WHOLE_NUMBERS
+            for value in ("64.5", "64.0", "1.", "-.5")
+        ),
+        ("upscale a.png --size 5", "--size: got '5', expected width x height such as 1920x1080"),
+        ("upscale a.png --size 5x5 -s 2", "--size: got it beside scale, expected one of them"),
+        ("upscale a.png --name big", "--name: got 'big', expected a file's name that has {stem}"),
+        ("upscale a.png --mean", "--mean: got it with one sample, expected --samples 2"),
+        ("upscale - -o b.png --uncertainty", "--uncertainty: got it with one sample, expected"),
         ("upscale a.png --threads 2000", "--threads: got 2000"),
         ("upscale a.png --scale nan", "--scale: got nan"),
         ("upscale a.png --quality 95", "--quality"),
@@ -508,9 +552,31 @@ def test_eval_scores_bicubic_and_every_model(model: str, capsys: Capture) -> Non
     assert [method["method"] for method in report["methods"]] == ["bicubic", model]
     for method in report["methods"]:
         assert [picture["name"] for picture in method["pictures"]] == ["a"]
-    table = Path("table.md").read_text().splitlines()
-    assert len(table) == 4
-    assert table[2].startswith("| bicubic | set | 1 |")
+    papers, printed = Path("table.md").read_text().split("\n\n")
+    assert papers.splitlines()[2].startswith("| bicubic | - | - |")
+    assert papers.splitlines()[3].startswith(f"| {model} | 0.0")
+    assert len(printed.splitlines()) == 4
+    assert printed.splitlines()[2].startswith("| bicubic | set | 1 |")
+
+
+def test_eval_draws_with_every_seed(folder: Path, capsys: Capture) -> None:
+    save("set/a.png", 64, 64)
+    model = str(save_tiny_model(folder / "wild.safetensors", tail=1.0))
+    options = "--seed 4 --seed 2 --seed 4 --csv scores.csv --latex table.tex --json scores.json"
+    assert main(["eval", "set", "-n", model, *options.split()]) == 0
+    bicubic, wild = json.loads(Path("scores.json").read_text())["methods"]
+    assert [picture.get("seed") for picture in bicubic["pictures"]] == [None]
+    assert [picture["seed"] for picture in wild["pictures"]] == [4, 2]
+    [mean] = wild["sets"]
+    assert mean["psnr_deviation"] == pytest.approx(
+        np.std([picture["psnr"] for picture in wild["pictures"]], ddof=1)
+    )
+    rows = [line.split(",") for line in Path("scores.csv").read_text().splitlines()]
+    assert [row[4] for row in rows if row[:4] == [model, "4", "set", "psnr"]] == ["4", "2"]
+    assert (
+        f"{mean['psnr']:.2f} $\\pm$ {mean['psnr_deviation']:.2f}" in Path("table.tex").read_text()
+    )
+    assert " ± " in capsys.readouterr().out
 
 
 def test_eval_has_a_row_for_each_model_and_quality(
@@ -538,9 +604,9 @@ def test_eval_scores_what_was_asked_for(model: str, monkeypatch: pytest.MonkeyPa
         return call(self, image, **settings)
 
     monkeypatch.setattr(Upscaler, "__call__", spy)
-    options = "--quality best --quality fast --steps 1 --seed 3 -s 2"
+    options = "--quality best --quality fast --steps 1 --seed 3 -s 2 --ensemble"
     assert main(["eval", "set", "-n", model, *options.split()]) == 0
-    common = asdict(UpscaleOptions(scale=2, steps=1, seed=3))
+    common = asdict(UpscaleOptions(scale=2, steps=1, seed=3, ensemble=True))
     assert seen == [common | {"quality": "best"}, common | {"quality": "fast"}]
 
 
@@ -549,8 +615,8 @@ def test_the_default_model_is_for_the_scale_that_is_asked_for(
     options: str, scale: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (folder / "weights").mkdir()
-    for each in (2, 4):
-        save_tiny_model(folder / "weights" / f"x{each}-small.safetensors", scale=each)
+    for each, name in ((2, "x2-small"), (4, "x4-detail")):
+        save_tiny_model(folder / "weights" / f"{name}.safetensors", scale=each)
     monkeypatch.setattr("bidiffsr.models.catalog.files", lambda _: folder)
     seen: list[int] = []
     stream = Upscaler.stream
@@ -573,8 +639,8 @@ def test_eval_checks_every_model_before_it_scores(
 ) -> None:
     save("set/a.png", 64, 64)
     monkeypatch.setattr("bidiffsr.evaluation.evaluate", None)
-    assert main(["eval", "set", "-n", model, "--scale", "8"]) == 1
-    assert "scale: got 8" in capsys.readouterr().err
+    assert main(["eval", "set", "-n", model, "--scale", "17"]) == 1
+    assert "scale: got 17" in capsys.readouterr().err
 
 
 def test_eval_of_bicubic_alone_loads_no_model(
@@ -625,8 +691,8 @@ def test_train_stops_after_the_running_iteration_and_goes_on(
     iterations_of = trainer.train
     kept_alive = []  # or else the generator would be closed, by and by, even if nobody does it
 
-    def interrupted(config: Any) -> Any:
-        for progress in (iterations := iterations_of(config)):
+    def interrupted(config: Any, **settings: Any) -> Any:
+        for progress in (iterations := iterations_of(config, **settings)):
             if progress.iteration == 2:
                 os.kill(os.getpid(), number)
             try:
@@ -635,8 +701,8 @@ def test_train_stops_after_the_running_iteration_and_goes_on(
                 iterations.close()  # type: ignore[attr-defined]
                 raise
 
-    def kept(config: Any) -> Any:
-        kept_alive.append(interrupted(config))
+    def kept(config: Any, **settings: Any) -> Any:
+        kept_alive.append(interrupted(config, **settings))
         return kept_alive[-1]
 
     before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
@@ -766,3 +832,29 @@ def test_inspect_the_published_networks(capsys: Capture) -> None:
     assert "36.7 G" in total
     assert main(["inspect", "sr3", "--size", "64"]) == 0
     assert "55.4 M" in capsys.readouterr().out.splitlines()[-2]
+
+
+@pytest.mark.parametrize("where", [["a.png", "--ray", "local"], ["s3://b/a.png"], ["no://b/a.png"]])
+def test_without_its_extra_one_line_says_what_to_install(where: list[str], model: str) -> None:
+    save("a.png")
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['ray', 'pyarrow', 'fsspec']))\n"
+        f"from bidiffsr.cli import main; sys.exit(main(['upscale', *{where!r}, '-n', {model!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(
+        r"bidiffsr: error: \w+ is not installed; pip install 'bidiffsr\[ray\]'\n", done.stderr
+    )
+
+
+def test_a_batch_on_a_disk_loads_nothing_of_clusters(model: str) -> None:
+    save("in/a.png")
+    program = (
+        "import sys; from bidiffsr.cli import main\n"
+        f"main(['upscale', 'in', '-n', {model!r}])\n"
+        "sys.exit(str({'ray', 'pyarrow', 'fsspec'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.splitlines() == ["bidiffsr: 1 done", "set()"]

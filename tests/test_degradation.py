@@ -86,6 +86,67 @@ def test_it_is_a_function_of_its_random_numbers_alone() -> None:
     assert not np.array_equal(first, other)
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_more_rounds_lose_more_and_keep_size_and_place(rounds: int) -> None:
+    low = example()
+    everything = DegradationConfig(
+        probability=1, blur=1.2, noise=15, jpeg=40, sharpen=1, resize=0.5, rounds=rounds
+    )
+    lost = []
+    for seed in range(12):
+        worse = degrade(low, everything, np.random.default_rng(seed))
+        assert worse.shape == low.shape and worse.dtype == np.uint8
+        distances = {
+            (down, right): np.abs(np.roll(worse, (down, right), (0, 1)) - low.astype(float)).mean()
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+        }
+        assert min(distances, key=distances.__getitem__) == (0, 0)
+        lost.append(np.abs(worse.astype(float) - low).mean())
+    once = everything.model_copy(update={"rounds": 1})
+    fewer = [
+        np.abs(degrade(low, once, np.random.default_rng(seed)).astype(float) - low).mean()
+        for seed in range(12)
+    ]
+    assert np.mean(lost) >= np.mean(fewer)
+    assert np.mean(lost) > 2
+
+
+def test_sharpening_is_an_unsharp_mask_and_leaves_halos() -> None:
+    edge = np.full((16, 32, 3), 80, np.uint8)
+    edge[:, 16:] = 160
+    mask = edge - gaussian_filter(edge.astype(float), (1, 1, 0), mode="nearest", radius=(3, 3, 0))
+    for seed in range(5):
+        sharp = degrade(edge, only(sharpen=1), np.random.default_rng(seed)).astype(float)
+        amount = (sharp - edge).max() / mask.max()
+        assert 0 < amount < 1
+        np.testing.assert_allclose(sharp, edge + amount * mask, atol=1)
+
+
+def test_resizing_loses_what_a_smaller_picture_cannot_hold() -> None:
+    """All that is left of the finest stripes after half the size is their mean."""
+    stripes = np.full((32, 32, 3), 60, np.uint8)
+    stripes[:, ::2] = 200
+    contrasts = [
+        degrade(stripes, only(resize=0.5), np.random.default_rng(seed))[8:-8, 8:-8].std()
+        for seed in range(40)
+    ]
+    assert min(contrasts) < 5 < 30 < max(contrasts) <= 70
+
+
+@pytest.mark.parametrize("clean", [0.0, 0.3, 1.0])
+def test_the_clean_share_is_untouched(clean: float) -> None:
+    low = example()
+    config = DegradationConfig(probability=1, clean=clean, rounds=2)
+    random = np.random.default_rng(0)
+    untouched = np.mean([np.array_equal(degrade(low, config, random), low) for _ in range(150)])
+    assert abs(untouched - clean) < 0.12
+    after = [np.random.default_rng(3), np.random.default_rng(3)]
+    degrade(low, config, after[0])
+    degrade(low, config.model_copy(update={"clean": 0.5}), after[1])
+    assert after[0].random() == after[1].random()
+
+
 def test_crops_keep_their_pictures_and_places() -> None:
     """With degradation each sample shows the same place in the same orientation, less clearly."""
 
@@ -129,13 +190,16 @@ def test_the_recipe_makes_a_benchmark(tmp_path: Path) -> None:
 
     list(evaluate(out, nearest, 4))
     assert np.array_equal(seen[0], low)
+    command[3] = str(strong := tmp_path / "strong")
+    subprocess.run([*command, "--strength", "strong"], check=True, stdout=subprocess.DEVNULL)
+    worse = read_image(strong / "LR_bicubic" / "X4" / "onex4.png").pixels
+    assert worse.shape == low.shape and not np.array_equal(worse, low)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (["missing", "out"], "missing: no such folder"),
-        ([str(EXAMPLE.parent), "out", "--share", "2"], "probability: Input should be less"),
         ([str(EXAMPLE.parent), "out", "--seed", "-1"], "--seed is -1"),
         ([str(EXAMPLE.parent), "out", "--scale", "0"], "scale is 0"),
         ([str(EXAMPLE.parent), str(EXAMPLE)], "demo.png"),

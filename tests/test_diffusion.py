@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from torch import Tensor
 from bidiffsr.config import AngularSchedule, DiffusionConfig, LinearSchedule
 from bidiffsr.diffusion.chain import Buffers, run_chain
 from bidiffsr.diffusion.formulation import Diffusion
-from bidiffsr.diffusion.prediction import PREDICTIONS
+from bidiffsr.diffusion.prediction import PREDICTIONS, Prediction
 from bidiffsr.diffusion.samplers import SAMPLERS, transitions
 from bidiffsr.diffusion.schedule import make_schedule
 from bidiffsr.errors import ConfigError
@@ -343,6 +344,11 @@ values = st.lists(st.floats(-10, 10), min_size=4, max_size=4).map(np.array)
 angles = st.floats(0.02, math.pi / 2 - 0.02)
 
 
+def split(kind: Prediction, *given: Any) -> tuple[Any, Any]:
+    """(clean, noise)."""
+    return kind.clean(*given), kind.noise(*given)
+
+
 @settings(deadline=None)
 @given(values, values, angles, st.sampled_from(sorted(PREDICTIONS)), st.booleans())
 def test_split_undoes_target(
@@ -353,7 +359,7 @@ def test_split_undoes_target(
         clean, noise = torch.from_numpy(clean), torch.from_numpy(noise)
     x = signal * clean + noise_level * noise
     prediction = PREDICTIONS[name].target(clean, noise, signal, noise_level)
-    found = PREDICTIONS[name].split(prediction, x, signal, noise_level)
+    found = split(PREDICTIONS[name], prediction, x, signal, noise_level)
     for value, expected in zip(found, (clean, noise), strict=True):
         assert type(value) is type(expected)
         np.testing.assert_allclose(value, expected, rtol=0, atol=1e-11)
@@ -363,7 +369,7 @@ def test_split_undoes_target(
 @given(values, values, angles, st.sampled_from(sorted(PREDICTIONS)))
 def test_target_undoes_split(prediction: Any, x: Any, angle: float, name: str) -> None:
     levels = math.cos(angle), math.sin(angle)
-    clean, noise = PREDICTIONS[name].split(prediction, x, *levels)
+    clean, noise = split(PREDICTIONS[name], prediction, x, *levels)
     np.testing.assert_allclose(levels[0] * clean + levels[1] * noise, x, atol=1e-10)
     target = PREDICTIONS[name].target(clean, noise, *levels)
     np.testing.assert_allclose(target, prediction, atol=1e-10)
@@ -400,7 +406,7 @@ def test_levels_may_differ_from_sample_to_sample() -> None:
     x = signal * clean + noise_level * noise
     for kind in PREDICTIONS.values():
         prediction = kind.target(clean, noise, signal, noise_level)
-        found, _ = kind.split(prediction, x, signal, noise_level)
+        found = kind.clean(prediction, x, signal, noise_level)
         torch.testing.assert_close(found, clean)
 
 
@@ -431,8 +437,8 @@ def test_only_the_clean_variable_is_clipped(clip: float | None) -> None:
     diffusion = Diffusion(DiffusionConfig.model_validate({"prediction": "v", "clip": clip}))
     x = 3 * start_noise()
     prediction = pretend_network(x, 1000)
-    clean, noise = diffusion.interpret(prediction, x, 1000)
-    raw, raw_noise = PREDICTIONS["v"].split(prediction, x, *diffusion.schedule.levels(1000))
+    clean, noise = (read(prediction, x, 1000) for read in (diffusion.clean, diffusion.noise))
+    raw, raw_noise = split(PREDICTIONS["v"], prediction, x, *diffusion.schedule.levels(1000))
     assert raw.abs().max() > 1
     torch.testing.assert_close(clean, raw if clip is None else raw.clamp(-clip, clip))
     torch.testing.assert_close(noise, raw_noise)
@@ -534,7 +540,7 @@ def test_an_update_writes_to_nothing_it_is_given(sampler: str) -> None:
     arrays = [start_noise(seed) for seed in range(4)]
     x, clean, noise, previous = arrays
     options = {"previous": previous, "eta": 1.0, "fresh_noise": start_noise}
-    result = SAMPLERS[sampler].update(x, clean, noise, step, **options)
+    result = SAMPLERS[sampler].update(x, clean, lambda: noise, step, **options)
     for seed, array in enumerate(arrays):
         assert result is not array
         assert torch.equal(array, start_noise(seed))
@@ -561,6 +567,39 @@ def test_parts_change_nothing(sampler: str, as_tensors: bool) -> None:
 
     rows = [(..., slice(0, 1), slice(None)), (..., slice(1, 5), slice(None))]
     np.testing.assert_array_equal(chain(rows).latent, chain([...]).latent)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_predicted_noise_is_computed_only_where_it_counts(sampler: str) -> None:
+    schedule = make_schedule(AngularSchedule(timesteps=4))
+    counted: list[int] = []
+    for step in transitions(schedule, schedule.timesteps(4, "trailing")):
+
+        def noise(index: int = step.index) -> Tensor:
+            counted.append(index)
+            return start_noise()
+
+        SAMPLERS[sampler].update(start_noise(1), start_noise(2), noise, step)
+    # DPM-Solver++ goes by the clean variable alone, and no noise is left at the clean end.
+    assert counted == ([0, 1, 2] if sampler == "ddim" else [])
+
+
+def test_parts_are_worked_on_at_once() -> None:
+    diffusion = Diffusion(DiffusionConfig())
+    both_there = threading.Barrier(2)
+    x = start_noise()
+    rows = [(..., slice(0, 2), slice(None)), (..., slice(2, None), slice(None))]
+
+    def noise(stream: int, part: Any) -> Tensor:
+        both_there.wait(timeout=60)
+        return start_noise(stream)[part]
+
+    buffers = Buffers(x, 0 * x, None, rows)
+    timesteps = diffusion.schedule.timesteps(2, "leading")
+    ddim = SAMPLERS["ddim"]
+    chain = run_chain(diffusion, ddim, timesteps, buffers, lambda *_: (), noise, eta=1.0, threads=2)
+    # The start and the first step draw noise: a thread alone would wait in vain.
+    assert list(chain) == [(1, 0), (2, 0)]
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from bidiffsr import _native
+from bidiffsr.binary.methods.dorefa import DoReFa, DoReFaTwoBit
+from bidiffsr.binary.quantizers import ActivationLevels
 from engine_cases import KERNELS, every_kernel
 from oracles import openvino_accumulators
 
@@ -35,7 +37,12 @@ class Convolution:
         return np.where(self.x + self.shift[:, None, None] >= 0, 1, -1)
 
 
-def sums_of_the_engine(case: Convolution, kernel: str) -> NDArray[np.int32]:
+def sums_of_the_engine(
+    case: Convolution,
+    kernel: str,
+    method: str = "bi-diffsr",
+    constants: dict[str, NDArray[np.float32]] | None = None,
+) -> NDArray[np.int32]:
     outputs, inputs, size, _ = case.weight.shape
     rows = case.weight.reshape(outputs, -1)
     tensors = {
@@ -46,10 +53,12 @@ def sums_of_the_engine(case: Convolution, kernel: str) -> NDArray[np.int32]:
     }
     for name in ("bias_in", "slope", "bias_out"):
         tensors[f"block.activation.{name}"] = np.zeros((2, outputs), np.float32)
+    for name, value in (constants or {}).items():
+        tensors[f"block.{name}"] = value
     zeros = np.flatnonzero(rows == 0)
     if len(zeros):
         tensors["block.conv.weight.zeros"] = zeros.astype(np.int32)
-    return _native.binary_accumulators(case.x, tensors, outputs, size, case.stride, kernel)
+    return _native.binary_accumulators(case.x, tensors, outputs, size, case.stride, kernel, method)
 
 
 def sums_of_loops(case: Convolution) -> NDArray[np.int64]:
@@ -135,6 +144,34 @@ def test_they_equal_torchs_convolution_of_signs(
     weight = torch.from_numpy(case.weight).double()
     expected = F.conv2d(active, weight, None, stride, padding=kernel_size // 2)[0]
     np.testing.assert_array_equal(sums_of_the_engine(case, kernel), expected.numpy())
+
+
+@every_kernel
+@pytest.mark.parametrize("inputs", [1, 16, 63, 64, 65, 513])
+@pytest.mark.parametrize(("kernel_size", "stride"), [(1, 1), (3, 1), (3, 2)])
+@pytest.mark.parametrize("method", ["dorefa", "dorefa-w1a2"])
+def test_of_steps_they_are_twice_torchs_convolution(
+    method: str, inputs: int, kernel_size: int, stride: int, kernel: str
+) -> None:
+    """DoReFa-Net's levels from 0 up; values on both sides of each step, and on it."""
+    bits = DoReFa if method == "dorefa" else DoReFaTwoBit
+    highest = 2**bits.activation_bits - 1
+    case = make_case(inputs, 33, (6, 34), kernel_size, stride, odd_share=0.1, seed=inputs)
+    x = case.x.copy()
+    for level in range(highest):
+        step = np.float32((level + 0.5) / highest)
+        around = np.array(
+            [np.nextafter(step, np.float32(0)), step, np.nextafter(step, np.float32(1))]
+        )
+        x[:, level::3, ::3] = around[np.arange(x[:, level::3, ::3].shape[-1]) % 3]
+    active = ActivationLevels(bits.activation_bits)(torch.from_numpy(x)) * highest
+    active = active.nan_to_num(0).double().round()[None]
+    assert set(active.unique().tolist()) == set(range(highest + 1))
+    weight = torch.from_numpy(case.weight).double()
+    expected = F.conv2d(active, weight, None, stride, padding=kernel_size // 2)[0]
+    constants = bits().constants(inputs, 33)
+    found = sums_of_the_engine(replace(case, x=x), kernel, method, constants)
+    np.testing.assert_array_equal(found, 2 * expected.numpy())
 
 
 @every_kernel

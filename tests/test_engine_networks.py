@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from torch import Tensor
 
 from bidiffsr.backends.engine import Engine
@@ -371,3 +372,43 @@ def test_every_tensor_of_the_file_matters(changes: dict[str, Any], tmp_path: Pat
         save_file(others, path, metadata)
         found = load_engine(path, KERNELS[0]).predict(*inputs)
         assert relative_l2(found, before) > 1e-4, name
+
+
+# Weights that no training makes.
+
+
+@every_kernel
+@pytest.mark.parametrize("mean", [1e2, 1e3, 1e4, 1e5])
+def test_features_far_from_zero_are_normalized(mean: float, kernel: str, tmp_path: Path) -> None:
+    network = random_network(network_config(), seed=8)
+    with torch.no_grad():  # in full precision, so that no sign comes after the mean
+        network.get_parameter("up.1.blocks.1.conv2.conv.bias").add_(mean)
+    inputs = random_inputs(network.config, (16, 24), batch=2)
+    expected = expect(network, inputs)
+    engine = load_engine(save_packed(tmp_path / "m.safetensors", network), kernel)
+    assert expected.is_firm
+    # Of the mean, float32 keeps 2⁻²⁴; the spread is about 1.
+    assert relative_l2(engine.predict(*inputs), expected.output) < 1e-5 + 2e-7 * mean
+
+
+@every_kernel
+def test_bits_of_weights_that_are_zero_say_nothing(kernel: str, tmp_path: Path) -> None:
+    network = random_network(network_config(), seed=1)
+    good = save_packed(tmp_path / "good.safetensors", network)
+    with safe_open(good, framework="np") as file:
+        metadata = file.metadata()
+    tensors = load_file(good)
+    names = [name.removesuffix(".zeros") for name in tensors if name.endswith(".zeros")]
+    assert names
+    for name in names:
+        rows = tensors[f"{name}.signs"]
+        columns = network.get_parameter(name)[0].numel()
+        for at in tensors[f"{name}.zeros"]:
+            row, column = divmod(int(at), columns)
+            rows[row, column // 8] &= ~np.uint8(0x80 >> column % 8)
+    other = tmp_path / "other.safetensors"
+    save_file(tensors, other, metadata)
+    assert other.read_bytes() != good.read_bytes()
+    inputs = random_inputs(network.config, (16, 24), batch=2)
+    expected, found = (load_engine(path, kernel).predict(*inputs) for path in (good, other))
+    np.testing.assert_array_equal(found, expected)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import platform
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bidiffsr.models.catalog import find_model
@@ -17,9 +21,12 @@ from engine_cases import (
     KERNELS,
     load_engine,
     network_config,
+    random_inputs,
     random_network,
     save_packed,
 )
+
+LOW = "x4-small"
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +128,62 @@ PEAK = """
 """
 
 
+RELEASED = """
+    import os, sys
+    from concurrent.futures import ThreadPoolExecutor
+    from pathlib import Path
+    import numpy as np
+    from bidiffsr import Upscaler
+
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    upscaler = Upscaler.from_pretrained(sys.argv[1], threads=1)
+    picture = np.zeros((32, 32, 3), np.uint8)
+    upscaler(picture)
+    upscaler.release_memory()
+    before = resident()
+    side = 512
+    x = np.full((1, 3, side, side), 0.5, np.float32)
+    scratch = upscaler.backend.memory(side, side)
+    with ThreadPoolExecutor(int(sys.argv[2])) as pool:
+        list(pool.map(lambda _: upscaler.backend.predict(x, x, np.array([0])).shape, range(8)))
+    kept = resident() - before
+    upscaler.release_memory()
+    print(scratch, kept, resident() - before)
+    upscaler(picture)
+"""
+
+
+@needs_proc
+@pytest.mark.parametrize("callers", [1, 3])
+def test_scratch_is_kept_and_given_back(callers: int, shipped: Path) -> None:
+    scratch, kept, left = map(int, run_python(RELEASED, str(shipped), str(callers)).split())
+    bound = min(callers, len(os.sched_getaffinity(0)))
+    assert 0.8 * scratch < kept < (bound + 0.5) * scratch
+    assert left < 0.5 * scratch  # in the allocator, a result of each caller
+
+
+FAULTS = """
+    import resource, sys
+    import numpy as np
+    from bidiffsr import Upscaler
+
+    upscaler = Upscaler.from_pretrained(sys.argv[1], threads=1)
+    picture = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    for _ in range(4):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        upscaler(picture, quality="fast")
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's malloc")
+def test_a_plain_process_pays_once_for_its_memory() -> None:
+    """Without the engine's help it was 14,792 pages for every picture."""
+    assert int(run_python(FAULTS, LOW)) < 1000
+
+
 @needs_proc
 @pytest.mark.parametrize("precision", ["exact", "fast"])
 def test_a_call_takes_the_memory_it_says(precision: str, shipped: Path, tmp_path: Path) -> None:
@@ -213,3 +276,37 @@ WITHOUT_TORCH = """
 
 def test_the_shipped_model_runs_without_pytorch(shipped: Path) -> None:
     run_python(WITHOUT_TORCH, str(shipped))
+
+
+# Signals.
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_signal_is_heard_during_a_call(threads: int, tmp_path: Path) -> None:
+    class Heard(Exception):  # noqa: N818
+        pass
+
+    def hear(number: int, frame: object) -> None:
+        raise Heard
+
+    network = random_network(network_config())
+    path = save_packed(tmp_path / "model.safetensors", network)
+    engine = load_engine(path, KERNELS[0], threads=threads)
+    one = random_inputs(network.config, (128, 128))
+    expected = engine.predict(*one)
+    started = time.process_time()
+    engine.predict(*one)
+    count = 50 + int(4 / (time.process_time() - started))  # seconds of work
+    x_t, cond, t = one
+    many = x_t.repeat(count, axis=0), cond.repeat(count, axis=0), t.repeat(count)
+    handler = signal.signal(signal.SIGALRM, hear)
+    try:
+        started = time.process_time()
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        with pytest.raises(Heard):
+            engine.predict(*many)
+        assert time.process_time() - started < 2, "heard when all the work was done"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, handler)
+    np.testing.assert_array_equal(engine.predict(*one), expected)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -21,6 +22,8 @@ from bidiffsr.evaluation.registry import METRICS, Metric
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
 from bidiffsr.images.resize import imresize
+from bidiffsr.nn.counting import LayerCount
+from bidiffsr.tables import TextTable
 
 Picture = NDArray[np.uint8]
 
@@ -311,6 +314,113 @@ def test_markdown() -> None:
         "| Bicubic | B100 | 1 | 20.00 | 0.5000 | - | 0.2500 | 2 |\n"
         "| a\\|b | B100 | 1 | 20.00 | 0.5000 | - | 0.2500 | 2 |\n"
     )
+
+
+def drawn(seed: int | None, *decibels: float, lpips: float | None = 0.25) -> list[Score]:
+    """A set of so many pictures, scored with this seed."""
+    return [
+        Score("Set5", str(i), {"psnr": value, "lpips": lpips}, seconds=1, megapixels=1, seed=seed)
+        for i, value in enumerate(decibels)
+    ]
+
+
+def test_seeds_are_averaged_and_deviate_as_the_mean_of_the_set_does() -> None:
+    seeds = {3: (30.0, 20.0), 1: (31.0, 22.0), 2: (29.0, 27.0)}
+    [mean] = summarize(score for seed, values in seeds.items() for score in drawn(seed, *values))
+    assert (mean.pictures, mean.seeds, mean.scored["psnr"]) == (2, (3, 1, 2), 2)
+    assert mean["psnr"] == pytest.approx(np.mean(list(seeds.values())))
+    per_seed = [np.mean(values) for values in seeds.values()]
+    assert mean.deviations["psnr"] == pytest.approx(np.std(per_seed, ddof=1))
+    assert mean.deviations["lpips"] == 0
+    assert (mean.seconds, mean.megapixels) == (6, 6)
+
+
+def test_a_single_seed_and_perfect_pictures_have_no_deviation() -> None:
+    [one] = summarize(drawn(0, 30.0, 20.0))
+    assert (one.seeds, one.deviations) == ((0,), {"psnr": None, "lpips": None})
+    perfect = [*drawn(0, math.inf), *drawn(1, math.inf), *drawn(2, 30.0, lpips=None)]
+    [mean] = summarize(perfect)
+    assert (mean["psnr"], mean.deviations["psnr"]) == (math.inf, None)
+    assert (mean["lpips"], mean.deviations["lpips"], mean.scored["lpips"]) == (0.25, 0, 0)
+
+
+COUNTED = LayerCount("total", "", 0, 34_000_000, 32_000_000, 1_000_000_000, 64_000_000_000)
+SEVERAL = {
+    "Bicubic": [*drawn(None, 28.0, lpips=None), *SCORES[1:2]],
+    "x4_low 50%|[a]": [*drawn(0, 30.0), *drawn(1, 31.0)],
+    "mine": drawn(0, 30.504),
+    "worse": drawn(0, 29.0, lpips=0.5),
+}
+
+
+def test_the_papers_layout() -> None:
+    """Params = 2 M + 32 M / 32 and OPs = 1 G + 64 G / 64; a tie is in what is printed."""
+    table = render(SEVERAL, 4, {"mine": COUNTED}).paper_table()
+    assert table.markdown() == (
+        "| Method | Params (M) | OPs (G) | Set5 PSNR | Set5 SSIM | Set5 LPIPS "
+        "| B100 PSNR | B100 SSIM | B100 LPIPS |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| Bicubic | - | - | 28.00 | - | - | **20.00** | **0.5000** | **0.2500** |\n"
+        "| x4_low 50%\\|[a] | - | - | **30.50 ± 0.71** | - | **0.2500 ± 0.0000** | - | - | - |\n"
+        "| mine | 3.00 | 2.00 | **30.50** | - | **0.2500** | - | - | - |\n"
+        "| worse | - | - | <ins>29.00</ins> | - | <ins>0.5000</ins> | - | - | - |\n"
+    )
+
+
+def test_latex() -> None:
+    table = render(SEVERAL, 4, {"mine": COUNTED}).paper_table()
+    assert table.latex() == (
+        r"""\begin{tabular}{lrrrrrrrr}
+\toprule
+ &  &  & \multicolumn{3}{c}{Set5} & \multicolumn{3}{c}{B100} \\
+\cmidrule(lr){4-6} \cmidrule(lr){7-9}
+Method & Params (M) & OPs (G) & PSNR & SSIM & LPIPS & PSNR & SSIM & LPIPS \\
+\midrule
+Bicubic & - & - & 28.00 & - & - & \textbf{20.00} & \textbf{0.5000} & \textbf{0.2500} \\
+x4\_low 50\%\textbar{}{[}a] & - & - & \textbf{30.50 $\pm$ 0.71} & - """
+        r"""& \textbf{0.2500 $\pm$ 0.0000} & - & - & - \\
+mine & 3.00 & 2.00 & \textbf{30.50} & - & \textbf{0.2500} & - & - & - \\
+worse & - & - & \underline{29.00} & - & \underline{0.5000} & - & - & - \\
+\bottomrule
+\end{tabular}
+"""
+    )
+
+
+def test_latex_takes_any_name() -> None:
+    awkward = "\\a{b}&c~d^e#f$g_h%i<j>k\nl"
+    latex = TextTable([awkward], [["[1"], ["*2"]], text=(awkward,)).latex().splitlines()
+    assert latex[:2] == [r"\begin{tabular}{l}", r"\toprule"]
+    assert latex[2] == (
+        r"\textbackslash{}a\{b\}\&c\textasciitilde{}d\textasciicircum{}e\#f\$g\_h\%i"
+        r"\textless{}j\textgreater{}k l \\"
+    )
+    assert latex[4:6] == [r"{[}1 \\", r"{*}2 \\"]  # no option of the line break before it
+
+
+def test_csv_holds_every_value_as_it_is() -> None:
+    awkward = {'"a", b\nc': [*drawn(3, 30.1, 1 / 3), *drawn(1, math.inf, 2.0, lpips=None)]}
+    text = render(SEVERAL | awkward, 4).csv()
+    rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    assert rows[0] == ["method", "scale", "set", "metric", "seed", "value", "pictures"]
+    assert rows[1] == ["Bicubic", "4", "Set5", "psnr", "", "28.0", "1"]
+    assert rows[-4:] == [
+        ['"a", b\nc', "4", "Set5", "psnr", "3", repr((30.1 + 1 / 3) / 2), "2"],
+        ['"a", b\nc', "4", "Set5", "lpips", "3", "0.25", "2"],
+        ['"a", b\nc', "4", "Set5", "psnr", "1", "inf", "2"],
+        ['"a", b\nc', "4", "Set5", "lpips", "1", "", "0"],
+    ]
+    assert text.count("\r\n") == len(rows)
+    assert text.endswith("\r\n")
+
+
+def test_json_of_several_seeds() -> None:
+    [_, method, *_] = render(SEVERAL, 4, {"x4_low 50%|[a]": COUNTED}).as_dict()["methods"]
+    assert (method["params"], method["ops"]) == (3e6, 2e9)
+    [mean] = method["sets"]
+    assert (mean["seeds"], mean["psnr"]) == ([0, 1], 30.5)
+    assert mean["psnr_deviation"] == pytest.approx(0.5**0.5)
+    assert [picture["seed"] for picture in method["pictures"]] == [0, 1]
 
 
 def test_terminal_table() -> None:

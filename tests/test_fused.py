@@ -11,17 +11,20 @@ from torch import Tensor, nn
 
 from bidiffsr.binary import ConvBlock, compiled_kernels, fuse
 from bidiffsr.binary.fused import EAGER, Kernels
-from bidiffsr.binary.methods import BiDiffSR, FullPrecision
+from bidiffsr.binary.methods import BiDiffSR, ConvMethod, FullPrecision
+from bidiffsr.binary.methods.helped import Helped
 from bidiffsr.config import BiDiffSRConfig
 from bidiffsr.nn import build_network
 from helpers import relative_l2, scramble, tiny_network_config
 
-METHODS = {
+METHODS: dict[str, ConvMethod] = {
     "groups": BiDiffSR(5, 5),
     "one group": BiDiffSR(1, 1),
     "mixed": BiDiffSR(5, 1),
     "no shortcut": BiDiffSR(5, 5, identity_shortcut=False),
     "gain": BiDiffSR(5, 5, gain=True),
+    "pointwise help": Helped(BiDiffSR(5, 5), "pointwise"),
+    "grouped help": Helped(BiDiffSR(5, 5), "grouped"),
 }
 SHAPES = [(6, 6, 3, 1), (6, 10, 3, 1), (8, 8, 1, 1), (4, 8, 3, 2), (1, 1, 3, 1)]
 

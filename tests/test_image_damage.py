@@ -108,6 +108,28 @@ def test_a_tiff_with_lost_parts_is_refused(compression: str, tile: bool) -> None
             decode_image(damaged)
 
 
+@pytest.mark.parametrize("kept", [1, 5, 12])
+def test_a_gif_with_lost_codes_is_refused(kept: int) -> None:
+    """libvips reads zeros in their place."""
+    whole = encoded(noise(60, 60), "GIF")
+    np.testing.assert_array_equal(decode_image(whole).pixels[..., 0], noise(60, 60))
+    place = whole.index(struct.pack("<4H", 0, 0, 60, 60), 13) + 8
+    assert whole[place : place + 2] in (b"\0\x08", b"\x40\x08")  # flags; bits of a pixel
+    place += 2
+    for _ in range(kept):
+        place += 1 + whole[place]
+    assert place < len(whole) - 2
+    with pytest.raises(ImageError, match="its samples are not all there"):
+        decode_image(whole[:place] + b"\0;")
+
+
+def test_a_gif_whose_frame_leaves_a_part_empty_is_refused() -> None:
+    whole = encoded(noise(20, 28), "GIF")
+    taller = whole[:8] + struct.pack("<H", 52) + whole[10:]
+    with pytest.raises(ImageError, match="leaves a part of it empty"):
+        decode_image(taller)
+
+
 # Harmless
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,12 @@ from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "folder")
 
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
     return tiny_upscaler()
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, so that paths can be short."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def touch(*names: str) -> None:
@@ -50,12 +44,22 @@ def touch(*names: str) -> None:
         Path(name).touch()
 
 
+FILE_OPTIONS = {field.name for field in fields(FileOptions)}
+
+
 def plan(
     *paths: str, output: str | None = None, recursive: bool = False, **options: object
 ) -> Plan:
-    settings: dict[str, Any] = {"scale": 4.0} | options
+    """With options of both kinds; the scale is 4 where no size is given."""
+    asked: dict[str, Any] = {
+        name: value for name, value in options.items() if name not in FILE_OPTIONS
+    }
+    files: dict[str, Any] = {name: options[name] for name in options if name in FILE_OPTIONS}
+    if not {"scale", "size", "width", "height"} & set(asked):
+        asked["scale"] = 4
     sources = find_sources(paths, recursive=recursive)
-    return plan_jobs(sources.pictures, None if output is None else Path(output), **settings)
+    place = None if output is None else Path(output)
+    return plan_jobs(sources.pictures, place, UpscaleOptions(**asked), FileOptions(**files))
 
 
 def names(plan: Plan) -> dict[str, list[str]]:
@@ -68,6 +72,25 @@ def names(plan: Plan) -> dict[str, list[str]]:
         (None, {}, ["in/a.b.jpg -> in/a.b_x4.jpg"]),
         (None, {"scale": 2.5}, ["in/a.b.jpg -> in/a.b_x2.5.jpg"]),
         (None, {"samples": 2}, ["in/a.b.jpg -> in/a.b_x4_1.jpg", "in/a.b.jpg -> in/a.b_x4_2.jpg"]),
+        (None, {"width": 90}, ["in/a.b.jpg -> in/a.b_w90.jpg"]),
+        (None, {"height": 90}, ["in/a.b.jpg -> in/a.b_h90.jpg"]),
+        (None, {"size": "90x60"}, ["in/a.b.jpg -> in/a.b_w90_h60.jpg"]),
+        (None, {"format": "png"}, ["in/a.b.jpg -> in/a.b_x4.png"]),
+        (None, {"format": "jpeg"}, ["in/a.b.jpg -> in/a.b_x4.jpg"]),
+        ("out", {"name": "{stem}{ext}"}, ["in/a.b.jpg -> out/a.b.jpg"]),
+        ("out", {"name": "big {stem}{ext}", "format": "tiff"}, ["in/a.b.jpg -> out/big a.b.tif"]),
+        (None, {"name": "{stem}-{scale}x{ext}", "scale": 1.5}, ["in/a.b.jpg -> in/a.b-1.5x.jpg"]),
+        (None, {"name": "{stem}@{seed:03}{ext}", "seed": 7}, ["in/a.b.jpg -> in/a.b@007.jpg"]),
+        (
+            "out",
+            {"name": "{sample}-{stem}{ext}", "samples": 2},
+            ["in/a.b.jpg -> out/1-a.b.jpg", "in/a.b.jpg -> out/2-a.b.jpg"],
+        ),
+        (
+            "out",
+            {"name": "{stem}{ext}", "samples": 2},
+            ["in/a.b.jpg -> out/a.b_1.jpg", "in/a.b.jpg -> out/a.b_2.jpg"],
+        ),
         ("big.png", {}, ["in/a.b.jpg -> big.png"]),
         ("big.PNG", {}, ["in/a.b.jpg -> big.PNG"]),
         ("out", {}, ["in/a.b.jpg -> out/a.b_x4.jpg"]),
@@ -117,6 +140,73 @@ def test_results_in_a_folder_inside_are_not_upscaled_either() -> None:
     assert [str(path) for path in made.earlier_results] == ["in/out/a_x4.png"]
 
 
+def test_results_of_sizes_and_of_templates_are_known_too() -> None:
+    touch("in/a.jpg", "in/a_w90.jpg", "in/a_h90.jpg", "in/a_w90_h60.jpg", "in/a-big-3.jpg")
+    touch("in/b-big-2_1.png", "in/b.jpg", "in/b-big.png", "in/c.png", "in/c-big-2.jpg")
+    template: dict[str, Any] = {"name": "{stem}-big-{scale}{ext}"}
+    assert sorted(names(plan("in", **template))) == [
+        *("in/a.jpg", "in/b-big-2_1.png", "in/b-big.png", "in/b.jpg", "in/c-big-2.jpg"),
+        "in/c.png",
+    ]
+    # Of a format that was asked for, results may have come from pictures of any.
+    assert sorted(names(plan("in", **template, format="png"))) == [
+        *("in/a.jpg", "in/b-big.png", "in/b.jpg", "in/c-big-2.jpg", "in/c.png"),
+    ]
+
+
+def test_kept_names_replace_no_picture(upscaler: Upscaler) -> None:
+    for name in ("in/a.jpg", "in/a.png", "in/deep/a.jpg"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        save(name)
+    kept: dict[str, Any] = {"name": "{stem}{ext}", "overwrite": True}
+    for options in (kept, kept | {"format": "png"}):
+        for output in (None, "in", "in/deep"):
+            made = plan("in", output=output, recursive=True, **options)
+            assert made.earlier_results == ()
+            written = [place for job in made.jobs if not job.error for place in job.outputs]
+            assert not {Path("in/a.jpg"), Path("in/a.png"), Path("in/deep/a.jpg")} & set(written)
+            assert len(set(written)) == len(written)
+            errors = [str(job.error) for job in made.jobs if job.error]
+            assert errors
+            assert all(
+                "itself, which upscaling does not" in each or "both" in each for each in errors
+            )
+
+
+def test_pictures_that_a_format_gives_one_name_are_kept_apart() -> None:
+    touch("in/a.jpg", "in/a.png")
+    first, second = plan("in", output="out", format="webp").jobs
+    assert first.error is None
+    assert "out/a_x4.webp: would be the result of both in/a.jpg and in/a.png" in str(second.error)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"name": "{stem}_{scale}{ext}", "width": 9}, r"name: has \{scale\}, .* give --scale"),
+        ({"name": "{stem}_{width}{ext}"}, r"name: has \{width\}, which is not given"),
+        ({"name": "{stem}_{height}{ext}", "width": 9}, r"name: has \{height\}, which is"),
+        ({"name": "{stem}{ext}", "output": "a_x4.png"}, "name: got it beside the file a_x4.png"),
+        ({"format": "png", "output": "a_x4.png"}, "format: got it beside the file a_x4.png"),
+    ],
+)
+def test_names_that_cannot_be(options: dict[str, Any], reason: str) -> None:
+    touch("a.png")
+    with pytest.raises(ConfigError, match=f"^{reason}"):
+        plan("a.png", **options)
+
+
+def test_results_may_keep_the_times_of_their_pictures(upscaler: Upscaler) -> None:
+    save("a.png")
+    os.utime("a.png", ns=(5, 1_234_567_890_123_456_789))
+    job = Job(Path("a.png"), (Path("b.png"), Path("c.png")))
+    list(upscale_file(upscaler, job, files=FileOptions(keep_times=True)))
+    for path in job.outputs:
+        assert path.stat().st_mtime_ns == 1_234_567_890_123_456_789
+    list(upscale_file(upscaler, Job(Path("a.png"), (Path("d.png"),))))
+    assert time.time() - Path("d.png").stat().st_mtime < 100
+
+
 def test_a_result_named_alone_is_a_picture_like_any_other() -> None:
     touch("in/a.png", "in/a_x4.png")
     assert names(plan("in/a_x4.png")) == {"in/a_x4.png": ["in/a_x4_x4.png"]}
@@ -151,7 +241,7 @@ def test_a_single_picture_is_no_batch_but_a_folder_of_one_is() -> None:
         (["a.png", "in"], "big.png", 1, ConfigError, "one file for 2 results"),
         (["a.png"], "big.png", 3, ConfigError, "one file for 3 results"),
         (["in", "a.png"], "in/a.png", 1, ConfigError, "one file for 2 results"),
-        (["a.png"], "big.gif", 1, OutputError, "big.gif: suffix"),
+        (["a.png"], "big.tga", 1, OutputError, "big.tga: suffix"),
         (["a.png"], "new.xyz", 1, OutputError, "new.xyz: suffix"),
         (["a.png"], "deep/new.Jpgg", 1, OutputError, "new.Jpgg: suffix"),
         (["empty"], None, 1, ImageError, "empty: no pictures"),
@@ -271,10 +361,10 @@ def test_a_bad_picture_is_named_not_its_result(content: bytes | None, upscaler: 
 
 
 def test_what_is_left_out_is_known() -> None:
-    touch("in/a.png", "in/b.heic", "in/c.AVIF", "in/notes.txt", "in/.d.heic", "in/deep/e.png")
+    touch("in/a.png", "in/b.heic", "in/c.JXL", "in/notes.txt", "in/.d.heic", "in/deep/e.png")
     found = find_sources(["in"])
     assert [str(source.path) for source in found.pictures] == ["in/a.png"]
-    assert sorted(map(str, found.unread)) == ["in/b.heic", "in/c.AVIF"]
+    assert sorted(map(str, found.unread)) == ["in/b.heic", "in/c.JXL"]
     assert list(map(str, found.folders)) == ["in/deep"]
     found = find_sources(["in"], recursive=True)
     assert [str(source.path) for source in found.pictures] == ["in/a.png", "in/deep/e.png"]
@@ -328,13 +418,20 @@ def test_a_result_that_appears_meanwhile_is_already_there(upscaler: Upscaler) ->
     assert read_image("b_x4.png").width == 20
 
 
-def test_one_of_two_samples_is_a_failure(upscaler: Upscaler) -> None:
-    job = Job(save("a.png"), (Path("1.png"), Path("2.png")))
-    Path("2.png").touch()
-    with pytest.raises(OutputError, match=r"^2\.png: exists already") as error:
-        list(upscale_file(upscaler, job))
-    assert not isinstance(error.value, AlreadyThere)
-    assert not Path("1.png").exists()
+@pytest.mark.parametrize("there", [{0}, {1}, {0, 2}, {1, 2}])
+def test_samples_that_an_interrupted_run_made_are_kept(there: set[int], upscaler: Upscaler) -> None:
+    picture = save("a.png")
+    whole = Job(picture, tuple(Path(f"whole_{i}.png") for i in range(3)))
+    list(upscale_file(upscaler, whole))
+    job = Job(picture, tuple(Path(f"{i}.png") for i in range(3)))
+    for sample in there:
+        job.outputs[sample].write_text("made before")
+    seen = [at.sample for at in upscale_file(upscaler, job) if at.result is not None]
+    assert seen == sorted({0, 1, 2} - there)
+    for sample, output in enumerate(job.outputs):
+        kept = output.read_bytes() == b"made before"
+        assert kept is (sample in there)
+        assert kept or output.read_bytes() == whole.outputs[sample].read_bytes()
 
 
 WRITES_AND_WAITS = """
@@ -472,7 +569,7 @@ def test_what_can_be_known_is_said_before_the_work(upscaler: Upscaler) -> None:
     save("there.png")
     for output, reason in {
         "there.png": "exists already",
-        "x.gif": "suffix",
+        "x.tga": "suffix",
         "there.png/x.png": "folder",
     }.items():
         with pytest.raises(OutputError, match=reason):
@@ -480,7 +577,7 @@ def test_what_can_be_known_is_said_before_the_work(upscaler: Upscaler) -> None:
     with pytest.raises(OutputError, match="20000 pixels long; WebP holds at most 16383"):
         list(upscale_file(never, Job(save("long.png", 5000, 1), (Path("b.webp"),))))
     with pytest.raises(ConfigError, match="scale"):
-        list(upscale_file(never, Job(save("a.png"), (Path("b.png"),)), UpscaleOptions(scale=7)))
+        list(upscale_file(never, Job(save("a.png"), (Path("b.png"),)), UpscaleOptions(scale=17)))
     with pytest.raises(ImageError, match="at most 29 pixels"):
         list(
             upscale_file(

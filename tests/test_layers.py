@@ -19,7 +19,16 @@ _PICTURES = {*_BASE, "images"}
 _NETWORKS = {*_BASE, "binary", "nn"}
 _RUNNING = {"diffusion", "models", "backends"}
 _INFERENCE = {*_PICTURES, *_NETWORKS, *_RUNNING, "upscaling"}
-_WORK = {*_INFERENCE, "batch", "evaluation", "data", "training", "bench"}
+_WORK = {
+    *_INFERENCE,
+    "batch",
+    "server",
+    "evaluation",
+    "inspection",
+    "data",
+    "training",
+    "bench",
+}
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "tables": set(),
@@ -34,8 +43,10 @@ LAYERS: dict[str, set[str]] = {
     "backends": {*_NETWORKS, "diffusion", "models", "_native"},
     "upscaling": {*_PICTURES, *_RUNNING},
     "batch": {*_PICTURES, "upscaling"},
-    "evaluation": {*_PICTURES, "models", "tables"},
-    "data": _PICTURES,
+    "server": {*_PICTURES, "upscaling", "bidiffsr"},
+    "evaluation": {*_PICTURES, "models", "nn", "tables"},
+    "inspection": {*_INFERENCE, "evaluation", "tables"},
+    "data": {*_PICTURES, "evaluation"},
     "training": {*_INFERENCE, "data", "evaluation"},
     "bench": {*_NETWORKS, "models", "backends", "tables"},
     "bidiffsr": {*_INFERENCE, "evaluation"},
@@ -44,12 +55,12 @@ LAYERS: dict[str, set[str]] = {
 }
 
 # The only modules that may import torch when they are themselves imported, by room or name.
-TORCH_PARTS = {"data", "training"}
+TORCH_PARTS = {"training"}
 TORCH_MODULES = {
     *("binary.fused", "binary.layers", "binary.quantizers"),
     *("nn.blocks", "nn.build", "nn.sr3", "nn.unet"),
     *("models.published", "models.trained"),
-    *("backends.pytorch", "backends.compare"),
+    *("backends.pytorch", "backends.compare", "data.crops", "inspection.statistics"),
 }
 
 # Test oracles, and libraries with a better replacement: imported nowhere in the package.

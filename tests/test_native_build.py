@@ -21,7 +21,10 @@ ROOMS: dict[str, set[str]] = {
     "ops": {"include", "kernels", "runtime"},
     "models": {"include", "kernels", "runtime", "ops"},
     "bench": {"include", "kernels", "runtime", "ops"},
-    "bindings": {"include"},
+    "io": {"include"},
+    "upscaling": {"include", "runtime", "io"},
+    "bindings": {"include", "upscaling"},
+    "capi": {"include", "runtime", "io", "upscaling"},
 }
 # All that a file compiled for one instruction set may include: an inline function of anything else
 # could replace the copy that the whole program uses.

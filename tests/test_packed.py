@@ -176,7 +176,11 @@ SCALES: dict[str, Callable[[np.ndarray], Any]] = {
     "xnor-net": channel_means,
     "ir-net": power_of_two,
     "bbcu": channel_means,
+    "recu": lambda rows: np.ones(len(rows)),
 }
+
+# Those whose bits are signs of what is above a channel's mean.
+CENTRED = ("ir-net", "recu")
 
 # Those that keep weights of exactly 0 apart; elsewhere they are +1.
 WITH_ZEROS = ("bi-diffsr", "reactnet", "bi-real")
@@ -191,7 +195,8 @@ def packed_by_hand(parameters: dict[str, np.ndarray], network: BiDiffSRConfig) -
             tensors[name] = value
             continue
         rows = value.reshape(len(value), -1)
-        least = rows.mean(axis=1, keepdims=True, dtype=float) if network.method == "ir-net" else 0
+        centred = network.method in CENTRED
+        least = rows.mean(axis=1, keepdims=True, dtype=float) if centred else 0
         tensors[f"{name}.signs"] = np.packbits(rows >= least, axis=1, bitorder="big")
         scale = SCALES[network.method](rows.astype(np.float64)) / alignment(network, value)
         tensors[f"{name}.scale"] = scale.astype(np.float32)
@@ -660,7 +665,13 @@ def test_outputs_are_compared_in_every_time_group(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("method", "scale"),
-    [("bnn", [1, 2]), ("dorefa", [0.5, 0.25]), ("ir-net", [0.75, 1]), ("ir-net", [2, 1])],
+    [
+        ("bnn", [1, 2]),
+        ("recu", [1, 2]),
+        ("dorefa", [0.5, 0.25]),
+        ("ir-net", [0.75, 1]),
+        ("ir-net", [2, 1]),
+    ],
 )
 def test_a_scale_that_no_weight_has_is_refused(
     method: str, scale: list[float], tmp_path: Path

@@ -19,15 +19,10 @@ from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
 from bidiffsr.system import files
 from bidiffsr.system.cpus import usable_cpus
-from tiny_model import save_tiny_model
+from bidiffsr.system.memory import available_memory
 
 STOPPED = "bidiffsr: stopped; what was finished is kept, nothing is half-written"
 Done = subprocess.CompletedProcess[str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(save_tiny_model(tmp_path_factory.mktemp("model") / "m.safetensors"))
 
 
 @pytest.fixture(autouse=True)
@@ -228,6 +223,65 @@ def test_the_engine_takes_as_many_threads(model: str, monkeypatch: pytest.Monkey
     assert engine.Engine(model, threads=2).threads == 2
 
 
+# Memory.
+
+V1 = f"{V2}/memory"
+GB = 10**9
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "gigabytes"),
+    [
+        ("", {}, 8),
+        ("0::/", {f"{V2}/memory.max": "max", f"{V2}/memory.current": "3"}, 8),
+        ("0::/", {f"{V2}/memory.max": 5 * GB, f"{V2}/memory.current": 2 * GB}, 3),
+        ("0::/", {f"{V2}/memory.max": 50 * GB, f"{V2}/memory.current": 2 * GB}, 8),
+        ("0::/", {f"{V2}/memory.max": 2 * GB, f"{V2}/memory.current": 3 * GB}, 0),
+        (
+            "0::/a/b",
+            {
+                f"{V2}/a/memory.max": 5 * GB,
+                f"{V2}/a/memory.current": 1 * GB,
+                f"{V2}/a/b/memory.max": "max",
+                f"{V2}/a/b/memory.current": 1 * GB,
+            },
+            4,
+        ),
+        (
+            "0::/docker/1f",  # seen from inside
+            {
+                f"{V2}/memory.max": 5 * GB,
+                f"{V2}/memory.current": 4 * GB,
+                f"{V2}/memory.stat": f"anon 5\ninactive_file {2 * GB}\nslab x",
+            },
+            3,
+        ),
+        (
+            "4:memory:/x\n3:cpu:/",
+            {
+                f"{V1}/x/memory.limit_in_bytes": 5 * GB,
+                f"{V1}/x/memory.usage_in_bytes": 4 * GB,
+                f"{V1}/x/memory.stat": f"total_inactive_file {GB}",
+                f"{V1}/memory.limit_in_bytes": 2**63 - 4096,
+                f"{V1}/memory.usage_in_bytes": 40 * GB,
+            },
+            2,
+        ),
+        ("0::/", {f"{V2}/memory.max": "what is this?", f"{V2}/memory.current": "1"}, 8),
+        ("0::/", {f"{V2}/memory.max": 5 * GB}, 8),
+    ],
+)
+def test_containers_may_take_the_memory_they_are_given(
+    groups: str, files: dict[str, object], gigabytes: int, tmp_path: Path
+) -> None:
+    machine = {"proc/meminfo": f"MemTotal: 1 kB\nMemAvailable: {8 * GB // 1024} kB"}
+    for name, text in {"proc/self/cgroup": groups, **machine, **files}.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    assert available_memory(tmp_path) == pytest.approx(gigabytes * GB, abs=1024)
+
+
 # Too little of something.
 
 
@@ -412,3 +466,27 @@ for path in ("no.pth", {model!r}):
     missing, present = run(program=program).stdout.splitlines()
     assert missing == "no.pth: no such file; check the path"
     assert present.startswith("torch is not installed; pip install 'bidiffsr[")
+
+
+CALLED_FROM_C = """
+import ctypes, signal, time
+from bidiffsr.system.process import signals_interrupt
+
+inside = {"__name__": "pyvips.callbacks", "signal": signal}
+exec("def callback(): signal.raise_signal(signal.SIGINT); return 7", inside)
+with signals_interrupt():
+    try:
+        assert ctypes.CFUNCTYPE(ctypes.c_int)(inside["callback"])() == 7
+        while True:
+            time.sleep(60)
+    except KeyboardInterrupt as stop:
+        print(stop.args)
+"""
+
+
+def test_ctrl_c_in_a_callback_of_libvips_is_not_lost() -> None:
+    """An exception that leaves a function called from C is printed, and that is all."""
+    done = subprocess.run(
+        [sys.executable, "-c", CALLED_FROM_C], capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("(2,)\n", "", 0)

@@ -450,15 +450,14 @@ def test_the_list_says_what_would_run(capsys: pytest.CaptureFixture[str]) -> Non
     assert queue.main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines if not line.startswith(("  ", "pictures:"))] == [
-        "x4_low",
-        "x4_base",
         "x4_small",
+        "x4_base",
         "x2_base",
         "x2_small",
     ]
-    commands = [line for line in lines if line.startswith("  bidiffsr train recipes/x4_small.yml")]
-    assert ["--model.scale=2" in command for command in commands] == [False, False, True, True]
-    assert ["channels=64" in command for command in commands] == [True, False, True, False]
+    commands = [line for line in lines if line.startswith("  bidiffsr train recipes/x4_full")]
+    assert ["--model.scale=2" in command for command in commands] == [False, True, True]
+    assert ["channels=64" in command for command in commands] == [True, True, False]
 
 
 def slice_of(name: str, *arguments: str) -> int:
@@ -499,10 +498,10 @@ def test_the_low_resolution_form_trains_in_slices(
     for shard in stage(folders, tmp_path / "shards"):
         assert queue.main(["unstage", str(shard)]) == 0
     shutil.copytree("runs/pictures/photos", "runs/pictures/photos2")
-    assert slice_of("x4_low", "--minutes", "1e-9", "--out", "first") == 0
+    assert slice_of("x4_small", "--minutes", "1e-9", "--out", "first") == 0
     assert Path("runs/pictures.bin").exists()
-    assert slice_of("x4_low", "--minutes", "1e-9", "--out", "out", "--resume", "first") == 0
-    assert load_packed(tmp_path / "out" / "x4_low.safetensors").config.network.patch == 2  # type: ignore[union-attr]
+    assert slice_of("x4_small", "--minutes", "1e-9", "--out", "out", "--resume", "first") == 0
+    assert load_packed(tmp_path / "out" / "x4_small.safetensors").config.network.patch == 2  # type: ignore[union-attr]
     assert compact.read_compact(tmp_path / "out" / "state")["iteration"] == 2
 
 
@@ -512,13 +511,13 @@ def test_a_slice_that_was_cut_off_goes_on(
     shards = [str(shard) for shard in stage(folders, tmp_path / "shards")]
     monkeypatch.chdir(tmp_path)
     assert queue.main(["unstage", *shards]) == 0
-    assert slice_of("x4_small", "--minutes", "1e-9", "--out", "first") == 0
+    assert slice_of("x2_small", "--minutes", "1e-9", "--out", "first") == 0
     for expected in (2, 3, 3):  # the folder that is resumed from stays at 1
         arguments = ["--minutes", "1e-9", "--out", "out", "--resume", "first"]
-        assert slice_of("x4_small", *arguments) == 0
+        assert slice_of("x2_small", *arguments) == 0
         assert compact.read_compact(tmp_path / "out" / "state")["iteration"] == expected
-    trained = load_packed(tmp_path / "runs" / "toy_x4_small" / "model.safetensors").tensors
-    found = load_packed(tmp_path / "out" / "x4_small.safetensors").tensors
+    trained = load_packed(tmp_path / "runs" / "toy_x2_small" / "model.safetensors").tensors
+    found = load_packed(tmp_path / "out" / "x2_small.safetensors").tensors
     assert found.keys() == trained.keys()
     for name, value in trained.items():
         np.testing.assert_allclose(found[name], value, rtol=2**-8, err_msg=name)

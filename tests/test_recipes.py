@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,8 +17,10 @@ import pytest
 import yaml
 from PIL import Image
 
+from bidiffsr import Upscaler
 from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import SamplingConfig, TrainingConfig, parse_config
+from bidiffsr.evaluation import evaluate
 from bidiffsr.models.catalog import find_model
 from bidiffsr.models.container import open_model_file
 from bidiffsr.training.cost import IterationTime, iteration_macs
@@ -72,7 +76,7 @@ def test_runs_of_a_study_cost_the_same(tmp_path: Path, pictures: Path) -> None:
         "weights": {"what": "x", "change": {"binarize_weights_from": 0.5}},
     }
     made = study.Study(write_study(tmp_path / "s.yml", pictures, runs, macs=1e12))
-    configs = {name: made._config(name) for name in runs}
+    configs = {name: made.config(name) for name in runs}
     for name, config in configs.items():
         price = config.iterations * iteration_macs(config)
         assert price == pytest.approx(0.5e12 if name == "half" else 1e12, rel=0.02), name
@@ -107,6 +111,94 @@ def test_a_study_trains_what_is_missing_and_tells_of_all(tmp_path: Path, picture
     assert made.table().splitlines()[3].count("|") == table.splitlines()[3].count("|")
 
 
+def test_runs_are_there_once_for_every_combination_of_variants(
+    tmp_path: Path, pictures: Path
+) -> None:
+    """Systems and base come from files; a run's own change goes over its variants'."""
+    path = write_study(tmp_path / "s.yml", pictures, {})
+    values = yaml.safe_load(path.read_text())
+    (tmp_path / "base.yml").write_text(yaml.safe_dump(values["base"]))
+    (tmp_path / "systems.yml").write_text(
+        "one: {what: one}\ntwo: {what: was, share: 0.5, change: {initialize_from: <one>}}\n"
+    )
+    values |= {
+        "base": "base.yml",
+        "systems": ["systems.yml"],
+        "iterations": 100,
+        "runs": {"three": {"what": "three", "change": {"batch": 3}}},
+        "each": [
+            {"a": {"what": "A", "change": {"batch": 5}}, "b": {"what": "B", "share": 0.2}},
+            {"s0": {"what": "seed 0"}, "s1": {"what": "seed 1", "change": {"seed": 1}}},
+        ],
+    }
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    made = study.Study(path)
+    assert made.names == [
+        f"{run}-{letter}-{seed}"
+        for run in ("one", "two", "three")
+        for letter in "ab"
+        for seed in ("s0", "s1")
+    ]
+    found = {name: made.config(name) for name in made.names}
+    keys = ("one-a-s0", "one-b-s1", "two-b-s0", "three-a-s1")
+    assert [found[name].iterations for name in keys] == [100, 20, 10, 100]
+    assert [found[name].batch for name in keys] == [5, 2, 2, 3]
+    assert [found[name].seed for name in keys] == [0, 1, 0, 1]
+    source = found["two-b-s0"].initialize_from
+    assert source == tmp_path / "study" / "one-b-s0" / "model.safetensors"
+
+
+def test_a_study_is_scored_over_its_seeds(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Means and deviations are those of the runs' own scores; what is not trained has no row."""
+    path = write_study(tmp_path / "s.yml", pictures, {"base": {"what": "x"}, "no": {"what": "y"}})
+    path.write_text(path.read_text() + "iterations: 1\nseeds: 2\n")
+    made = study.Study(path)
+    assert made.names == ["base-seed0", "base-seed1", "no-seed0", "no-seed1"]
+    for name in made.names[:2]:
+        (tmp_path / "study" / name).mkdir(parents=True)
+        save_tiny_model(tmp_path / "study" / name / "model.safetensors", tail=0.3 * int(name[-1]))
+    assert [made.config(name).seed for name in made.names] == [0, 1, 0, 1]
+    arguments = ["study", str(path), "--score", str(pictures), "--limit", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert study.main() == 0
+    rows = list(csv.DictReader((tmp_path / "study" / "benchmarks_x4.csv").read_text().splitlines()))
+    values = [
+        float(row["value"]) for row in rows if (row["method"], row["metric"]) == ("base", "psnr")
+    ]
+    assert [row["seed"] for row in rows if row["metric"] == "psnr"] == ["", "0", "1"]
+    for name, value in zip(made.names, values, strict=False):
+        upscaler = Upscaler.from_pretrained(tmp_path / "study" / name / "model.safetensors")
+        (score,) = islice(evaluate(pictures, lambda low, _, it=upscaler: it(low), 4), 1)
+        assert score["psnr"] == value
+    expected = f"{np.mean(values):.2f} ± {np.std(values, ddof=1):.2f}"
+    table = (tmp_path / "study" / "benchmarks_x4.md").read_text()
+    assert expected in table
+    assert "| no" not in table
+    assert (tmp_path / "study" / "benchmarks_x4.tex").read_text().startswith(r"\begin{tabular}")
+    monkeypatch.setattr(study, "evaluate", lambda *_: pytest.fail("scored twice"))
+    kept = study._benchmark(tmp_path / "study" / "base-seed0" / "model.safetensors", pictures, 1)
+    assert [score.scores["psnr"] for score in kept] == values[:1]
+
+
+def test_a_study_shows_recipes_that_train_the_same(
+    tmp_path: Path,
+    pictures: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runs = {"base": {"what": "x"}, "seed": {"what": "y", "change": {"seed": 1}}}
+    path = write_study(tmp_path / "s.yml", pictures, runs)
+    monkeypatch.setattr(sys, "argv", ["study", str(path), "--show"])
+    assert study.main() == 0
+    shown = list(yaml.safe_load_all(capsys.readouterr().out))
+    made = study.Study(path)
+    parsed = [parse_config(TrainingConfig, values, "shown") for values in shown]
+    assert parsed == [made.config(name) for name in runs]
+    assert not (tmp_path / "study").exists()
+
+
 def timer(monkeypatch: pytest.MonkeyPatch, *cpu_seconds: float) -> None:
     """Iterations that take this long: the first time that is asked, the second, and so on."""
     times = iter(cpu_seconds)
@@ -120,7 +212,7 @@ def test_every_run_of_the_low_resolution_study_is_valid_and_costs_the_same_time(
     made.output = tmp_path
     timer(monkeypatch, *[0.5] * len(made.names))
     for name in made.names:
-        config = made._config(name)
+        config = made.config(name)
         assert config.model.network.patch > 1  # type: ignore[union-attr]
         assert config.iterations == 360
 
@@ -133,9 +225,9 @@ def test_runs_may_cost_the_same_time_which_is_measured_once(
     path.write_text(path.read_text() + "minutes: 2\n")
     timer(monkeypatch, 0.25, 0.25)
     made = study.Study(path)
-    assert made._config("base").iterations == 480
-    assert made._config("half").iterations == 240
-    assert study.Study(path)._config("base").iterations == 480
+    assert made.config("base").iterations == 480
+    assert made.config("half").iterations == 240
+    assert study.Study(path).config("base").iterations == 480
 
 
 def test_training_speed_is_told_and_leaves_nothing(
@@ -144,7 +236,7 @@ def test_training_speed_is_told_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = yaml.safe_load((ROOT / "recipes" / "x4_low.yml").read_text())
+    text = yaml.safe_load((ROOT / "recipes" / "x4_small.yml").read_text())
     text["model"]["network"] |= {"channels": 4, "norm_groups": 2}
     text["data"] = {"folders": [str(pictures)], "crop": 32}
     text |= {"output": str(tmp_path / "run"), "batch": 1, "compile": False, "precision": "32-true"}
@@ -170,7 +262,7 @@ def test_every_run_of_the_shipped_study_is_a_valid_configuration() -> None:
         assert references <= earlier, name
         earlier.add(name)
         if "teacher" not in changes:  # whose price needs the teacher's file
-            config = made._config(name)
+            config = made.config(name)
             assert config.iterations * iteration_macs(config) == pytest.approx(
                 4e12 * run.get("share", 1), rel=0.02
             )

@@ -329,7 +329,7 @@ def test_epsilon_needs_signal():
 def test_eta_needs_noise():
     schedule, x = make_schedule(AngularSchedule(timesteps=4)), np.zeros(3)
     with pytest.raises(ConfigError, match="fresh_noise"):
-        SAMPLERS["ddim"].update(x, x, x, transitions(schedule, [3, 1])[0], eta=1.0)
+        SAMPLERS["ddim"].update(x, x, lambda: x, transitions(schedule, [3, 1])[0], eta=1.0)
 
 
 def test_schedule_is_as_close_as_float32_can_be():

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -157,6 +158,29 @@ def test_antialiasing_removes_what_the_small_grid_cannot_hold() -> None:
     stripes = np.tile(np.array([0, 1], np.float32), (64, 32))
     inner = imresize(stripes, 0.25)[4:-4, 4:-4]
     np.testing.assert_allclose(inner, 0.5, atol=0.02)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 60), (60, 8), (13, 17), (41, 90), (20, 30)])
+def test_an_exact_size_scales_each_axis_as_pillow_does(size: tuple[int, int]) -> None:
+    picture = np.random.default_rng(3).random((20, 30), np.float32)
+    height, width = size
+    result = imresize(picture, size)
+    assert result.shape == size
+    made = PIL.Image.fromarray(picture).resize((width, height), PIL.Image.Resampling.BICUBIC)
+    # It cuts the kernel off at the border, where MATLAB mirrors: only the inside is the same.
+    down, across = (-(-2 * max(new, old) // old) + 1 for new, old in ((height, 20), (width, 30)))
+    inside = slice(down, height - down), slice(across, width - across)
+    np.testing.assert_allclose(result[inside], np.asarray(made)[inside], atol=1e-5)
+    assert result[inside].size > 0 or size == (1, 1)
+
+
+def test_a_size_that_a_scale_gives_is_the_same() -> None:
+    picture = np.random.default_rng(3).random((20, 30, 3), np.float32)
+    for scale in (0.1, 0.5, 1, 2.5, 4):
+        size = round(20 * scale), round(30 * scale)
+        np.testing.assert_array_equal(imresize(picture, size), imresize(picture, scale))
+    with pytest.raises(ConfigError, match="scale is 1025"):
+        imresize(picture, (20, 1025 * 30))
 
 
 def test_overshoot_is_not_clipped() -> None:

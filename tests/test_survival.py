@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import fuzz_models
+import journal_faults
 import kill_runs
 from bidiffsr.backends.engine import Engine
 from bidiffsr.errors import NumericalError
@@ -76,6 +77,24 @@ def test_a_crash_or_a_hang_of_a_batch_would_be_seen(
 
 def test_killed_upscalings_go_on(tmp_path: Path) -> None:
     assert kill_runs.kill_upscalings(tmp_path, 3)["killed"] > 0
+
+
+@pytest.mark.parametrize("fault", [journal_faults.vanishing, journal_faults.shared])
+def test_batches_with_a_journal_survive(fault: Any, tmp_path: Path) -> None:
+    assert journal_faults.try_fault(fault, tmp_path, 1).total() > 0
+
+
+def test_a_picture_made_twice_would_be_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = journal_faults.Run
+
+    def twice(code: int, events: list[Any], errors: list[str]) -> journal_faults.Run:
+        return run(code, events * 2, errors)
+
+    monkeypatch.setattr(journal_faults, "Run", twice)
+    with pytest.raises(AssertionError, match="was made by both"):
+        journal_faults.try_fault(journal_faults.shared, tmp_path, 1)
 
 
 def test_a_killed_training_goes_on(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from bidiffsr.system.checks import amount_of_memory
 from bidiffsr.system.memory import memory_limit
 from bidiffsr.upscaling import tiling
 from bidiffsr.upscaling.options import UpscaleOptions
-from bidiffsr.upscaling.planning import plan_memory
+from bidiffsr.upscaling.planning import MemoryPlan, plan_memory
 from bidiffsr.upscaling.tiling import Tiling, lay_tiles, least_tile
 from bidiffsr.upscaling.upscaler import Upscaler
 from helpers import largest_file
@@ -113,6 +113,9 @@ class Pointwise:
 
     def memory(self, height: int, width: int) -> int:
         return 0
+
+    def release_memory(self) -> None:
+        pass
 
 
 class Greedy(Pointwise):
@@ -270,15 +273,16 @@ def test_seams_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_tiles_change_the_shipped_models_results_little() -> None:
+@pytest.mark.parametrize(("model", "psnr"), [("x4-small", 40), ("x4-detail", 33)])
+def test_tiles_change_the_shipped_models_results_little(model: str, psnr: float) -> None:
     demo = read_image(Path(__file__).parent.parent / "examples" / "demo.png").pixels
     pixels = np.ascontiguousarray(demo[60:124, 80:144])
-    upscaler = Upscaler.from_pretrained("default")
+    upscaler = Upscaler.from_pretrained(model)
     whole = upscaler(pixels, steps=2, tile=256).astype(float)
     tiled = upscaler(pixels, steps=2, tile=128).astype(float)
     assert tiled.shape == (256, 256, 3)
     difference = np.mean((tiled - whole) ** 2)
-    assert 0 < difference < 255**2 / 10**4  # at least 40 dB
+    assert 0 < difference < 255**2 / 10 ** (psnr / 10)
     # Where tiles meet, the picture has the steps it has without them.
     tiles = lay_tiles(256, 256, 128, 8)
     ours, without = (worst_step_at_borders(picture, tiles) for picture in (tiled, whole))
@@ -382,6 +386,41 @@ def test_without_attention_a_picture_is_whole_as_far_as_memory_goes(
     )
     assert side / 2 < max(plan.tiling.tile) <= side
     assert limit is None or plan.needed <= limit * MB
+
+
+def test_what_fits_with_files_alone_is_not_refused() -> None:
+    def plan(limit: int | None, *, disk: bool) -> MemoryPlan:
+        return plan_memory(
+            *(square(1500), (1024, 1024), 100 * MB),
+            multiple=8,
+            tile=256,
+            limit=limit,
+            disk=disk,
+        )
+
+    in_memory = plan(None, disk=False).needed
+    for limit in (in_memory - MB, in_memory - 40 * MB, in_memory, in_memory + MB):
+        assert limit / 2 > 100 * MB  # so that files are the second choice
+        found = plan(limit, disk=True)
+        assert found.on_disk is (limit < in_memory)
+        assert found.needed <= limit
+    with pytest.raises(MemoryEstimateError, match="pixels needs"):
+        plan(in_memory - MB, disk=False)
+
+
+def test_memory_for_writing_the_result_is_planned() -> None:
+    def needed(saving: int, *, disk: bool) -> int:
+        limit = 100 * MB if disk else None
+        picture, tiny = 90 * MB, square(0)
+        return plan_memory(
+            tiny, (64, 64), picture, multiple=8, limit=limit, saving=saving, disk=disk
+        ).needed
+
+    assert needed(10 * MB, disk=False) == needed(0, disk=False)  # less than sampling takes
+    assert needed(85 * MB, disk=False) - needed(0, disk=False) == pytest.approx(40 * MB, abs=MB)
+    assert needed(20 * MB, disk=True) - needed(0, disk=True) == pytest.approx(20 * MB, abs=MB)
+    with pytest.raises(MemoryEstimateError, match=r"pixels needs about 0\.2 GB"):
+        needed(120 * MB, disk=True)
 
 
 def test_a_picture_that_does_not_fit_is_refused_with_the_numbers() -> None:

@@ -167,7 +167,7 @@ def test_smaller_scales_shrink_the_full_result(
     np.testing.assert_allclose(result[..., :3], from_float(expected), atol=1)
 
 
-@pytest.mark.parametrize("scale", [0, -1, 1e-9, 4.01, float("nan"), float("inf")])
+@pytest.mark.parametrize("scale", [0, -1, 1e-9, 16.01, float("nan"), float("inf")])
 def test_scale_out_of_range(upscaler: Upscaler, scale: float) -> None:
     with pytest.raises(ConfigError, match="scale"):
         upscaler(picture(4, 4), scale=scale)
@@ -231,13 +231,17 @@ def test_samples_and_seed_out_of_range(upscaler: Upscaler) -> None:
 
 
 def test_settings_name_the_scale_they_use(upscaler: Upscaler) -> None:
-    assert upscaler.check(UpscaleOptions()) == 4
-    assert upscaler.check(UpscaleOptions(scale=2.5)) == 2.5
+    assert upscaler.check(UpscaleOptions()) == UpscaleOptions(scale=4)
+    for asked in (UpscaleOptions(scale=2.5), UpscaleOptions(width=7), UpscaleOptions(size="3x7")):
+        assert upscaler.check(asked) == asked
 
 
 @pytest.mark.parametrize(
     ("scale", "reason"),
-    [(5, "got 5, this model makes pictures up to 4 times larger"), (1e-3, "from 1/256 to 4;")],
+    [
+        (17, "got 17, this model makes pictures up to 16 times larger, in two passes"),
+        (1e-3, "from 1/256 to 16;"),
+    ],
 )
 def test_a_scale_that_the_model_cannot_do_is_said_in_plain_numbers(
     upscaler: Upscaler, scale: float, reason: str
@@ -294,6 +298,9 @@ class Broken:
     def memory(self, height: int, width: int) -> int:
         return 0
 
+    def release_memory(self) -> None:
+        pass
+
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -312,7 +319,7 @@ def test_flat_and_foreign_results_are_refused() -> None:
             check_result(source, last.result)
 
 
-@pytest.mark.parametrize("scale", [0.3, 1.1, 2.5, 4])
+@pytest.mark.parametrize("scale", [0.3, 1.1, 2.5, 4, 5, 11.3])
 @pytest.mark.parametrize("size", [(16, 16), (1, 300), (300, 1), (2, 77), (1, 1)])
 def test_sound_results_pass(upscaler: Upscaler, size: tuple[int, int], scale: float) -> None:
     source = Image(picture(*size))
@@ -409,7 +416,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "package" / "weights"
     folder.mkdir(parents=True)
     save_tiny_model(folder / "x2-small.safetensors", scale=2)
-    save_tiny_model(folder / "x4-small.safetensors")
+    save_tiny_model(folder / "x4-detail.safetensors")
     (folder / "notes.txt").touch()
     monkeypatch.setattr(catalog, "files", lambda _: folder.parent)
     return folder
@@ -417,37 +424,40 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     ("scale", "name"),
-    [(None, "x4"), (4, "x4"), (2.01, "x4"), (float("nan"), "x4"), (2, "x2"), (1.5, "x2")],
+    [
+        *((each, "x4-detail") for each in (None, 4, 2.01, float("nan"))),
+        *((each, "x2-small") for each in (2, 1.5)),
+    ],
 )
 def test_the_default_follows_the_scale(shipped: Path, scale: float | None, name: str) -> None:
     with find_model("default", scale) as path:
-        assert path == shipped / f"{name}-small.safetensors"
+        assert path == shipped / f"{name}.safetensors"
     assert Upscaler.from_pretrained(scale=scale).config.scale == int(name[1])
 
 
 def test_the_default_is_the_larger_model_where_it_is_alone(shipped: Path) -> None:
     (shipped / "x2-small.safetensors").unlink()
-    assert list_models() == ["x4-small"]
+    assert list_models() == ["x4-detail"]
     with find_model("default", 2) as path:
-        assert path == shipped / "x4-small.safetensors"
+        assert path == shipped / "x4-detail.safetensors"
 
 
 def test_a_name_is_not_bound_to_a_scale(shipped: Path) -> None:
-    assert Upscaler.from_pretrained("x4-small", scale=2).config.scale == 4
-    with find_model(shipped / "x4-small.safetensors", 2) as path:
-        assert path == shipped / "x4-small.safetensors"
+    assert Upscaler.from_pretrained("x4-detail", scale=2).config.scale == 4
+    with find_model(shipped / "x4-detail.safetensors", 2) as path:
+        assert path == shipped / "x4-detail.safetensors"
 
 
 @pytest.mark.usefixtures("shipped")
 @pytest.mark.parametrize(
     "name",
-    ["x8-small", "X4-SMALL", "", "x4-small.safetensors", "../weights/x4-small", "a\0b", "\n"],
+    ["x8-small", "X4-DETAIL", "", "x4-detail.safetensors", "../weights/x4-detail", "a\0b", "\n"],
 )
 def test_an_unknown_name_says_which_there_are(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="default, x2-small, x4-small") as error:
+    with pytest.raises(CheckpointError, match="default, x2-small, x4-detail") as error:
         find_model(name)
     assert "\n" not in str(error.value)
 
@@ -530,7 +540,7 @@ def test_start_noise_that_cannot_reach_the_result_is_not_drawn(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("noise was drawn")
 
-    monkeypatch.setattr("bidiffsr.upscaling.sampling.normal_noise", refuse)
+    monkeypatch.setattr("bidiffsr.upscaling.surroundings.normal_noise", refuse)
     np.testing.assert_array_equal(upscaler(picture(5, 6), steps=1, seed=2), one_step)
     with pytest.raises(AssertionError, match="noise was drawn"):
         upscaler(picture(5, 6), steps=2)

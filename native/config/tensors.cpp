@@ -15,7 +15,14 @@ std::string describe(const std::vector<std::int64_t>& shape) {
 const TensorView& Tensors::find(const std::string& name) const {
   const auto found = views_.find(name);
   if (found == views_.end()) throw std::invalid_argument(name + ": missing");
-  return found->second;
+  found->second.read = true;
+  return found->second.view;
+}
+
+std::optional<std::string> Tensors::unread() const {
+  for (const auto& [name, entry] : views_)
+    if (!entry.read) return name;
+  return std::nullopt;
 }
 
 const void* Tensors::get(const std::string& name, TensorView::Type type,

@@ -31,8 +31,9 @@ struct BinaryRow {
   // tap of the first output; `words` 64-bit words a pixel, bit 1 is +1.
   const std::uint64_t* rows[3];
   bool row_inside[3];
-  int kernel;  // 1 or 3
-  int stride;  // input pixels between outputs
+  const BinaryRow* twice;  // may be null: the same of bits that count twice, beside these
+  int kernel;              // 1 or 3
+  int stride;              // input pixels between outputs
   int words;
   int width;     // outputs
   int width_in;  // inputs, without padding
@@ -54,8 +55,10 @@ struct BinaryRow {
   int zero_count;
   // If set, only the integers are written: [width][channels].
   std::int32_t* accumulators;
-  const float* scale;    // alpha, [channels], as the following
-  const float* bias_in;  // beta0
+  const float* pixel_scale;  // may be null; what else multiplies the accumulators, [width]; not
+                             // beside `twice`
+  const float* scale;        // alpha, [channels], as the following
+  const float* bias_in;      // beta0
   const float* slope;
   const float* bias_out;  // beta1 and whatever else is added per channel
   const float* shortcut;  // may be null; pixels `shortcut_stride` floats apart
@@ -131,6 +134,9 @@ struct Kernel {
   // Bits of x >= threshold; channels a multiple of kPanel, missing thresholds are NaN.
   void (*sign_row)(const float* x, std::ptrdiff_t stride, int width, int channels,
                    const float* threshold, std::uint64_t* bits, int words);
+  // Sums of |x| over the channels of each pixel of a row: [width].
+  void (*magnitude_row)(const float* x, std::ptrdiff_t stride, int width, int channels,
+                        float* sums);
   // scale x + shift per channel, then SiLU where asked; contiguous rows.
   void (*normalize_row)(const float* x, float* output, int width, int channels, const float* scale,
                         const float* shift, bool silu);

@@ -58,7 +58,8 @@ std::vector<std::int32_t> binary_accumulators(const float* x, const BinaryConvSh
   ThreadPool pool(1);
   Arena arena;
   const Context context(choose_kernel(kernel), pool, arena);
-  const NetworkConfig config;
+  NetworkConfig config;
+  config.method = shape.method;
   const std::unique_ptr<Conv> conv =
       load_conv({config, tensors, context.kernel, false}, "block", shape.in, shape.out,
                 shape.kernel_size, shape.stride, true);

@@ -28,6 +28,8 @@ BinaryConv::BinaryConv(const LoadContext& from, const std::string& name, int in_
                        int kernel_, int stride_) {
   in = in_, out = out_, kernel = kernel_, stride = stride_, binary = true;
   shortcut = from.config.identity_shortcut && in == out && stride == 1;
+  scaled_by_input = from.method.magnitudes;
+  two_bits = from.method.bits == Method::Bits::kTwoBitSteps;
   words = (in + 63) / 64;
   // Few channels leave most of a word empty: their taps are laid side by side.
   if (kernel == 3 && in % 8 == 0 && in < 64) window_words = (9 * in + 63) / 64;
@@ -35,16 +37,25 @@ BinaryConv::BinaryConv(const LoadContext& from, const std::string& name, int in_
   const std::int64_t row_bytes = (in * kernel * kernel + 7) / 8;
   const std::uint8_t* signs = from.tensors.bytes(weight + ".signs", {out, row_bytes});
   // Steps 4 and 5.
-  threshold = load_time_groups(from.tensors, name + ".shift.bias", in,
-                               std::numeric_limits<float>::quiet_NaN(), -1.0f);
+  const auto load_threshold = [&](const char* suffix) {
+    return load_time_groups(from.tensors, name + suffix, in,
+                            std::numeric_limits<float>::quiet_NaN(), -1.0f);
+  };
+  threshold = load_threshold(".shift.bias");
+  if (two_bits) {  // step 12
+    lower = load_threshold(".shift.lower");
+    upper = load_threshold(".shift.upper");
+  }
   epilogue = from.method.load_epilogue(from, name, out);  // steps 7 and 8
-  load_zeros(from.tensors, weight);
-  pack(from.kernel, signs);
+  load_zeros(from.tensors, weight, from.method.bits);
+  pack(from, signs);
 }
 
-// Step 9.
-void BinaryConv::load_zeros(const Tensors& tensors, const std::string& weight) {
+// Step 10.
+void BinaryConv::load_zeros(const Tensors& tensors, const std::string& weight, Method::Bits bits) {
   if (!tensors.has(weight + ".zeros")) return;
+  if (are_steps(bits))
+    throw std::invalid_argument(weight + ".zeros: the method has no weights of 0");
   const int taps = kernel * kernel;
   for (const std::int32_t index : tensors.integers(weight + ".zeros")) {
     const std::int32_t output = index / (in * taps), rest = index % (in * taps);
@@ -57,7 +68,7 @@ void BinaryConv::load_zeros(const Tensors& tensors, const std::string& weight) {
 }
 
 // Steps 1 to 3: bits to words, each output's beside the others of its panel.
-void BinaryConv::pack(const Kernel& target, const std::uint8_t* signs) {
+void BinaryConv::pack(const LoadContext& from, const std::uint8_t* signs) {
   const int taps = kernel * kernel, columns = in * taps, panels = padded(out) / kPanel;
   const std::ptrdiff_t row_bytes = (columns + 7) / 8;
   const int all = window_words ? window_words : taps * words;
@@ -77,23 +88,26 @@ void BinaryConv::pack(const Kernel& target, const std::uint8_t* signs) {
       const std::ptrdiff_t word = static_cast<std::ptrdiff_t>(o / kPanel) * all + position / 64;
       packed[static_cast<std::size_t>(word * kPanel + o % kPanel)] |= bit << (position % 64);
     }
-    set_bases(o, tap_sums);
+    set_bases(o, tap_sums, from.method.bits);
   }
-  weights.resize(checked_product(size, target.weight_words));
-  target.arrange_signs(packed.data(), panels, all, weights.data());
+  weights.resize(checked_product(size, from.kernel.weight_words));
+  from.kernel.arrange_signs(packed.data(), panels, all, weights.data());
 }
 
-// Step 6, from the sums of an output's weights at each tap.
-void BinaryConv::set_bases(int output, const std::vector<std::int32_t>& tap_sums) {
+// Steps 6, 9 and 12, from the sums of an output's weights at each tap.
+void BinaryConv::set_bases(int output, const std::vector<std::int32_t>& tap_sums,
+                           Method::Bits bits) {
   const int taps = kernel * kernel;
+  const bool steps = are_steps(bits);
   for (int row = 0; row < kEdges; ++row)
     for (int column = 0; column < kEdges; ++column) {
       std::int32_t base = in * taps;
-      for (int tap = 0; kernel == 3 && tap < taps; ++tap)
-        if (outside(Edge(row), tap / 3) || outside(Edge(column), tap % 3))
+      for (int tap = 0; tap < taps; ++tap)
+        if (steps ||
+            (kernel == 3 && (outside(Edge(row), tap / 3) || outside(Edge(column), tap % 3))))
           base += tap_sums[static_cast<std::size_t>(tap)];
       const std::ptrdiff_t edge = row * kEdges + column;
-      bases[static_cast<std::size_t>(edge * padded(out) + output)] = base;
+      bases[static_cast<std::size_t>(edge * padded(out) + output)] = two_bits ? 3 * base : base;
     }
 }
 
@@ -107,7 +121,9 @@ std::size_t BinaryConv::window_bytes(int width) const {
 }
 
 std::size_t BinaryConv::scratch(int width) const {
-  return checked_bytes<std::uint64_t>((kRing + 1) * row_words(width) + 1) + window_bytes(width);
+  return checked_bytes<std::uint64_t>(checked_product(bit_rows(), row_words(width)) + 1) +
+         checked_bytes<float>(kRing + 2, magnitudes(width)) +
+         checked_product(two_bits ? 2 : 1, window_bytes(width));
 }
 
 std::unique_ptr<ConvRows> BinaryConv::open(const Context& context, int width, int height,

@@ -20,8 +20,17 @@
 //   8. TaA is RPReLU by time group: y = alpha · accumulator + beta0, times the slope where
 //      negative, + beta1. Whatever else is added per channel is folded into beta1
 //      (`epilogue.bias_out`).
-//   9. A weight of exactly 0 has no sign. It is stored as +1, so that its product counted sign(a);
+//   9. Steps (DoReFa-Net's activations, 0 or 1) have the bits of signs s with a = (s + 1) / 2, so
+//      Σ a w = (Σ s w + Σ w) / 2. With base = n + Σ w over all taps, the accumulator is 2 · Σ a w;
+//      the scale takes the half. A tap outside is run with bits of 0, which contribute nothing.
+//  10. A weight of exactly 0 has no sign. It is stored as +1, so that its product counted sign(a);
 //      `zeros` lists where that has to be taken off again.
+//  11. XNOR-Net also multiplies by K, the mean of |x| over channels and taps, 0 outside of the
+//      picture: the same for all outputs of a pixel. Sums over channels are kept row by row as the
+//      bits are; those of the rows under the kernel are added up, then three columns each.
+//  12. Two-bit steps q = 0 to 3 are b0 + 2 b1 with bits b: b1 is whether q reaches 2, b0 whether it
+//      reaches an odd number of its three thresholds. By step 9 on each plane of bits, 2 · Σ q w =
+//      3 (n + Σ w) - 2 (differ0 + 2 · differ1): base is three times as large.
 #pragma once
 
 #include <cstdint>
@@ -53,26 +62,35 @@ class BinaryConv final : public Conv {
   static constexpr int kRing = 4;  // rows of bits that are kept
   // Words of a row of bits with a pixel of margin on the left.
   std::size_t row_words(int width) const;
+  // Rows of bits that are kept: a plane's, the one outside, and of two bits the other plane's and
+  // one to compute with.
+  int bit_rows() const { return two_bits ? 2 * kRing + 2 : kRing + 1; }
   // Bytes of a row of windows: the bits of three rows above each other, then the next column's.
   std::size_t window_bytes(int width) const;
   std::size_t column_bytes() const { return static_cast<std::size_t>(3 * in / 8); }
+  // Floats of a row of magnitudes with a pixel of margin on either side, where there are any.
+  std::size_t magnitudes(int width) const {
+    return scaled_by_input ? checked_product(width + 2, 1) : 0;
+  }
   const std::int32_t* base(Edge row, Edge column) const {
     return bases.data() + static_cast<std::ptrdiff_t>(row * kEdges + column) * padded(out);
   }
 
   bool shortcut;
+  bool scaled_by_input;  // by the magnitudes under the kernel
+  bool two_bits;         // an activation
   int words;             // of a pixel
   int window_words = 0;  // of an output's bits side by side; 0: not so
   Aligned<std::uint64_t> weights;
   Aligned<std::int32_t> bases;
   std::vector<ZeroWeight> zeros;
-  TimeGroupVectors threshold;
+  TimeGroupVectors threshold, lower, upper;  // the latter two of two bits
   BinaryEpilogue epilogue;
 
  private:
-  void load_zeros(const Tensors& tensors, const std::string& weight);
-  void pack(const Kernel& target, const std::uint8_t* signs);
-  void set_bases(int output, const std::vector<std::int32_t>& tap_sums);
+  void load_zeros(const Tensors& tensors, const std::string& weight, Method::Bits bits);
+  void pack(const LoadContext& from, const std::uint8_t* signs);
+  void set_bases(int output, const std::vector<std::int32_t>& tap_sums, Method::Bits bits);
 };
 
 }  // namespace bidiffsr

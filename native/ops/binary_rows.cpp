@@ -1,6 +1,8 @@
 #include "ops/binary_rows.h"
 
+#include <algorithm>
 #include <cstring>
+#include <utility>
 
 namespace bidiffsr {
 
@@ -14,18 +16,45 @@ BinaryRows::BinaryRows(const BinaryConv& conv, const Context& context, int width
       row_words_(conv.row_words(width)) {
   auto* words = reinterpret_cast<std::uint64_t*>(scratch);
   std::memset(words, 0, conv.scratch(width));
-  for (int i = 0; i < BinaryConv::kRing; ++i)
-    bits_[i] = words + static_cast<std::size_t>(i) * row_words_;
-  outside_ = words + BinaryConv::kRing * row_words_;
-  window_ = reinterpret_cast<std::uint8_t*>(outside_ + row_words_);
+  auto* floats =
+      reinterpret_cast<float*>(words + static_cast<std::size_t>(conv.bit_rows()) * row_words_);
+  for (std::uint64_t*& row : bits_) row = std::exchange(words, words + row_words_);
+  outside_ = std::exchange(words, words + row_words_);
+  if (conv.two_bits) {
+    for (std::uint64_t*& row : twice_) row = std::exchange(words, words + row_words_);
+    third_ = words;
+  }
+  for (float*& row : magnitudes_) row = std::exchange(floats, floats + conv.magnitudes(width));
+  under_ = std::exchange(floats, floats + conv.magnitudes(width));
+  pixel_scale_ = std::exchange(floats, floats + conv.magnitudes(width));
+  window_ = reinterpret_cast<std::uint8_t*>(floats);
 }
 
 void BinaryRows::push(int y, const float* row) {
   rows_[y & 3] = row;
-  if (row)
-    context_.kernel.sign_row(row, pixel_stride_, width_, padded(conv_.in),
-                             conv_.threshold.of(context_.time_group), bits_[y & 3] + conv_.words,
-                             conv_.words);
+  if (!row) return;
+  if (conv_.two_bits)
+    push_two_bits(y, row);
+  else
+    take_signs(row, conv_.threshold, bits_[y & 3] + conv_.words);
+  if (conv_.scaled_by_input)
+    context_.kernel.magnitude_row(row, pixel_stride_, width_, conv_.in, magnitudes_[y & 3] + 1);
+}
+
+void BinaryRows::take_signs(const float* row, const TimeGroupVectors& threshold,
+                            std::uint64_t* bits) const {
+  context_.kernel.sign_row(row, pixel_stride_, width_, padded(conv_.in),
+                           threshold.of(context_.time_group), bits, conv_.words);
+}
+
+// Step 12.
+void BinaryRows::push_two_bits(int y, const float* row) {
+  std::uint64_t *low = bits_[y & 3] + conv_.words, *high = twice_[y & 3] + conv_.words;
+  take_signs(row, conv_.lower, low);
+  take_signs(row, conv_.threshold, high);
+  take_signs(row, conv_.upper, third_);
+  const std::ptrdiff_t words = static_cast<std::ptrdiff_t>(width_) * conv_.words;
+  for (std::ptrdiff_t i = 0; i < words; ++i) low[i] ^= high[i] ^ third_[i];
 }
 
 void BinaryRows::emit(int y, int rows, const RowsOut& out) {
@@ -70,20 +99,48 @@ BinaryRow BinaryRows::prepare(int y) {
   job.bias_out = conv_.epilogue.bias_out.of(context_.time_group);
   job.zeros = conv_.zeros.data();
   job.zero_count = static_cast<int>(conv_.zeros.size());
-  if (conv_.window_words) lay_windows(job);
+  if (conv_.scaled_by_input) job.pixel_scale = scale_pixels(job, y);
+  if (conv_.window_words) lay_windows(job, window_);
+  if (conv_.two_bits) {
+    second_ = job;
+    for (int tap = 0; tap < conv_.kernel; ++tap) {
+      if (!job.row_inside[tap]) continue;
+      second_.rows[tap] =
+          twice_[(y * conv_.stride + tap - margin) & 3] + (1 - margin) * conv_.words;
+    }
+    if (conv_.window_words) lay_windows(second_, window_ + conv_.window_bytes(width_));
+    job.twice = &second_;
+  }
   return job;
 }
 
-void BinaryRows::lay_windows(BinaryRow& job) {
+// Step 11.
+const float* BinaryRows::scale_pixels(const BinaryRow& job, int y) {
+  const int margin = conv_.kernel / 2;
+  std::fill_n(under_, width_ + 2, 0.0f);
+  for (int tap = 0; tap < conv_.kernel; ++tap) {
+    if (!job.row_inside[tap]) continue;
+    const float* row = magnitudes_[(y * conv_.stride + tap - margin) & 3];
+    for (int x = 1; x <= width_; ++x) under_[x] += row[x];
+  }
+  const float share = 1.0f / static_cast<float>(conv_.in * conv_.kernel * conv_.kernel);
+  for (int x = 0; x < job.width; ++x) {
+    const float* at = under_ + 1 + x * conv_.stride;
+    pixel_scale_[x] = share * (margin ? (at[-1] + at[0]) + at[1] : at[0]);
+  }
+  return pixel_scale_;
+}
+
+void BinaryRows::lay_windows(BinaryRow& job, std::uint8_t* window) const {
   const int bytes = conv_.in / 8;
-  std::uint8_t* to = window_;
+  std::uint8_t* to = window;
   for (int column = 0; column < width_ + 2; ++column)
     for (const std::uint64_t* row : job.rows) {
       // A whole word is written; what it has too much is overwritten by the next.
       std::memcpy(to, row + column, sizeof *row);
       to += bytes;
     }
-  job.window = window_;
+  job.window = window;
   job.window_step = static_cast<std::ptrdiff_t>(conv_.column_bytes()) * conv_.stride;
   job.window_words = conv_.window_words;
   const int rest = 9 * conv_.in % 64;

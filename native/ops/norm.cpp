@@ -1,13 +1,38 @@
 #include "ops/norm.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <cstdint>
 
 namespace bidiffsr {
 
 namespace {
 
 constexpr double kNormEpsilon = 1e-5;
+
+// Sums of squares in float32 are good to some 1e-6 of themselves: where the variance is a smaller
+// part of them than this, it is computed anew, from the deviations.
+constexpr double kSmallVariance = 1e-3;
+
+float widened(std::uint16_t bfloat16) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(bfloat16) << 16);
+}
+
+// The sum of the squared deviations of a group's features from their mean.
+double squared_deviation(const Tensor& x, int first, int size, double mean) {
+  double total = 0;
+  for (int y = 0; y < x.height; ++y)
+    for (int column = 0; column < x.width; ++column) {
+      const std::ptrdiff_t at = static_cast<std::ptrdiff_t>(column) * x.stride + first;
+      for (int c = 0; c < size; ++c) {
+        const float value = x.bfloat16() ? widened(x.bfloat16_row(y)[at + c]) : x.row(y)[at + c];
+        const double deviation = static_cast<double>(value) - mean;
+        total += deviation * deviation;
+      }
+    }
+  return total;
+}
 
 }  // namespace
 
@@ -30,7 +55,9 @@ Norm::Affine Norm::fold(const Features& features) const {
   for (int g = 0; g < groups; ++g) {
     const Statistics::Moments moments = features.sums.total(g);
     const double mean = moments.sum / count;
-    const double variance = std::max(0.0, moments.square / count - mean * mean);
+    double variance = std::max(0.0, moments.square / count - mean * mean);
+    if (variance + kNormEpsilon < kSmallVariance * mean * mean)
+      variance = squared_deviation(features.x, g * size, size, mean) / count;
     const double scale = 1 / std::sqrt(variance + kNormEpsilon);
     for (int c = g * size; c < (g + 1) * size; ++c) {
       const auto at = static_cast<std::size_t>(c);

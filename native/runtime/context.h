@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 
 #include "bidiffsr/profile.h"
 #include "kernels/kernel.h"
@@ -23,9 +24,11 @@ struct Layer {
 
 class Context {
  public:
-  // `profile`, which may be null, takes the cost of each layer.
-  Context(const Kernel& kernel, ThreadPool& pool, Arena& arena, Profile* profile = nullptr)
-      : kernel(kernel), arena(arena), pool_(pool), profile_(profile) {}
+  // `profile`, which may be null, takes the cost of each layer; `poll`, which may be null, is
+  // called before each task that the caller's own thread does.
+  Context(const Kernel& kernel, ThreadPool& pool, Arena& arena, Profile* profile = nullptr,
+          const std::function<void()>* poll = nullptr)
+      : kernel(kernel), arena(arena), pool_(pool), profile_(profile), poll_(poll) {}
 
   const Kernel& kernel;
   Arena& arena;
@@ -41,7 +44,7 @@ class Context {
     if (profile_)
       run_timed(layer, tasks, task);
     else
-      pool_.run(tasks, task);
+      run_polled(tasks, task);
   }
 
   // Rows [0, height) in bands of whole Winograd tiles, so that threads do not change the result:
@@ -58,10 +61,12 @@ class Context {
   }
 
  private:
+  void run_polled(std::int64_t tasks, const ThreadPool::Task& task);
   void run_timed(const Layer& layer, std::int64_t tasks, const ThreadPool::Task& task);
 
   ThreadPool& pool_;
   Profile* profile_;
+  const std::function<void()>* poll_;
 };
 
 }  // namespace bidiffsr

@@ -21,7 +21,7 @@ struct BinaryWeights {
   }
 };
 
-inline bool is_binarized(const NetworkConfig& config) { return config.method == "bi-diffsr"; }
+inline bool is_binarized(const NetworkConfig& config) { return config.method != "full-precision"; }
 
 class RandomModel {
  public:
@@ -39,6 +39,10 @@ class RandomModel {
     std::size_t count = 1;
     for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
     floats_[name] = {shape, random_->floats(count, low, high)};
+  }
+  void keep(const std::string& name, const std::vector<std::int64_t>& shape,
+            const std::vector<float>& list) {
+    floats_[name] = {shape, list};
   }
   void integers(const std::string& name, const std::vector<std::int32_t>& list) {
     integers_[name] = list;

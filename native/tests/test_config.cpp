@@ -61,6 +61,9 @@ TEST(config_refuses_levels_that_make_no_network) {
 
 TEST(methods_are_found_by_name) {
   CHECK(method_named("bi-diffsr").binarized());
+  CHECK(method_named("dorefa").binarized());
+  CHECK(are_steps(method_named("dorefa-w1a2").bits) && !are_steps(method_named("recu").bits));
+  CHECK(method_named("xnor-net").magnitudes && !method_named("bi-diffsr").magnitudes);
   CHECK(!method_named("full-precision").binarized());
   for (const char* wrong : {"", "BI-DIFFSR", "bi-diffsr ", "reactnet"})
     CHECK_THROWS(std::invalid_argument, method_named(wrong), wrong);

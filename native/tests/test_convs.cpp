@@ -110,10 +110,15 @@ void run_rows(const Conv& conv, Setup& setup, const Context& context, RowsOut ou
   }
 }
 
-// The sum of products of signs at one output, zeros outside.
-int accumulator(const Case& each, Setup& setup, int o, int y, int x) {
+// The sum of products at one output, zeros outside; an activation below its threshold is `below`,
+// of two bits the number of thresholds that it reaches.
+int accumulator(const Case& each, Setup& setup, int o, int y, int x, int below = -1,
+                bool two_bits = false) {
   const BinaryWeights& weights = setup.model.binary.at("block");
   const std::vector<float>& shift = setup.model.values("block.shift.bias");
+  std::vector<const std::vector<float>*> outer;
+  for (const char* name : {"block.shift.lower", "block.shift.upper"})
+    if (two_bits) outer.push_back(&setup.model.values(name));
   int sum = 0;
   for (int c = 0; c < each.in; ++c)
     for (int row = 0; row < each.kernel; ++row)
@@ -124,23 +129,31 @@ int accumulator(const Case& each, Setup& setup, int o, int y, int x) {
         const float value = setup.row(from_y)[from_x * setup.stride + c];
         const float shifted = value + shift[static_cast<std::size_t>(kGroup * each.in + c)];
         const int tap = row * each.kernel + column;
-        sum += (shifted >= 0 ? 1 : -1) * weights.at(o, c * each.kernel * each.kernel + tap);
+        int level = shifted >= 0 ? 1 : two_bits ? 0 : below;
+        for (const auto* more : outer)
+          level += value + (*more)[static_cast<std::size_t>(kGroup * each.in + c)] >= 0;
+        sum += level * weights.at(o, c * each.kernel * each.kernel + tap);
       }
   return sum;
 }
 
-// Accumulators of every kernel, each as its own loop gives it.
-void check_accumulators(const Case& each, Setup& setup) {
+// Accumulators of every kernel, each as its own loop gives it; steps' are twice the sums.
+void check_accumulators(const Case& each, Setup& setup, const std::string& method = "bi-diffsr") {
+  const bool steps = method != "bi-diffsr", two_bits = method == "dorefa-w1a2";
+  NetworkConfig config;
+  config.method = method;
   std::vector<int> wanted;
   for (int y = 0; y < each.height_out; ++y)
     for (int x = 0; x < each.width_out; ++x)
-      for (int o = 0; o < each.out; ++o) wanted.push_back(accumulator(each, setup, o, y, x));
+      for (int o = 0; o < each.out; ++o)
+        wanted.push_back((steps ? 2 : 1) *
+                         accumulator(each, setup, o, y, x, steps ? 0 : -1, two_bits));
   std::vector<float> packed;  // without margins
   for (int y = 0; y < setup.height; ++y)
     packed.insert(packed.end(), setup.row(y), setup.row(y) + setup.width * setup.stride);
   packed.resize(packed.size() + kPanel);
   for_each_kernel([&](const Kernel& kernel) {
-    const auto conv = load(NetworkConfig(), setup.model, kernel, each, true);
+    const auto conv = load(config, setup.model, kernel, each, true);
     ThreadPool pool(1);
     Arena arena;
     Context context(kernel, pool, arena);
@@ -160,6 +173,21 @@ TEST(binary_convolution_counts_exactly) {
   for (const Case& each : awkward_cases()) {
     Setup setup(each, random, true);
     check_accumulators(each, setup);
+  }
+}
+
+TEST(binary_convolution_counts_steps_exactly) {
+  Random random(25);
+  for (Case each : awkward_cases()) {
+    each.zeros = 0;
+    Setup setup(each, random, true);
+    check_accumulators(each, setup, "dorefa");
+    for (const auto& [name, apart] : {std::pair{"lower", 0.4f}, std::pair{"upper", -0.4f}}) {
+      std::vector<float> shift = setup.model.values("block.shift.bias");
+      for (float& value : shift) value += apart;
+      setup.model.keep("block.shift." + std::string(name), {kGroups, each.in}, shift);
+    }
+    check_accumulators(each, setup, "dorefa-w1a2");
   }
 }
 
@@ -197,7 +225,7 @@ void check_sums(const Case& each, const std::vector<float>& output, int pixel_st
     }
     const auto at = static_cast<std::size_t>(o);
     const auto squares = static_cast<std::size_t>(padded(each.out) + o);
-    CHECK_THAT(near(static_cast<double>(sums[at]), sum, 1e-6, 1 + square) &&
+    CHECK_THAT(near(static_cast<double>(sums[at]), sum, 1e-6, 1 + std::abs(sum) + square) &&
                    near(static_cast<double>(sums[squares]), square, 1e-6, 1 + square),
                each.about() + text("o", o) + text("sum", sum) + text("square", square));
   }
@@ -297,6 +325,52 @@ TEST(binary_convolution_finishes_its_outputs) {
     }
 }
 
+// What XNOR-Net multiplies an output by, zeros outside.
+double mean_magnitude(const Case& each, Setup& setup, int y, int x) {
+  double sum = 0;
+  for (int c = 0; c < each.in; ++c)
+    for (int row = 0; row < each.kernel; ++row)
+      for (int column = 0; column < each.kernel; ++column)
+        sum += std::abs(setup.at(y * each.stride + row - each.kernel / 2,
+                                 x * each.stride + column - each.kernel / 2, c));
+  return sum / (each.in * each.kernel * each.kernel);
+}
+
+TEST(binary_convolution_is_scaled_by_its_input) {
+  Random random(26);
+  NetworkConfig config;
+  config.method = "xnor-net";
+  for (const Case& each : awkward_cases()) {
+    if (each.in * each.out > 4096) continue;  // whose loops take long
+    Setup setup(each, random, true);
+    const auto value_of = [&](const char* name, int group, int o) {
+      const auto at = static_cast<std::size_t>(group * each.out + o);
+      return static_cast<double>(setup.model.values(std::string("block.") + name)[at]);
+    };
+    // Computed once, for all kernels and whatever is added.
+    std::vector<Value> values;
+    for (int y = 0; y < each.height_out; ++y)
+      for (int x = 0; x < each.width_out; ++x)
+        for (int o = 0; o < each.out; ++o) {
+          double value = accumulator(each, setup, o, y, x) * value_of("conv.weight.scale", 0, o) *
+                             mean_magnitude(each, setup, y, x) +
+                         value_of("activation.bias_in", kGroup, o);
+          if (value < 0) value *= value_of("activation.slope", kGroup, o);
+          value += value_of("activation.bias_out", kGroup, o);
+          const double scale = std::abs(value);
+          if (each.in == each.out && each.stride == 1) value += setup.at(y, x, o);
+          values.push_back({value, scale});
+        }
+    const auto wanted = [&](int o, int y, int x) {
+      return values[static_cast<std::size_t>((y * each.width_out + x) * each.out + o)];
+    };
+    for_each_kernel([&](const Kernel& kernel) {
+      const auto conv = load(config, setup.model, kernel, each, true);
+      check_outputs(each, setup, random, *conv, kernel, 1e-6, wanted);
+    });
+  }
+}
+
 TEST(plain_convolution_is_one) {
   Random random(22);
   const std::vector<Case> cases{{3, 5, 3, 1, 1, 1},   {16, 16, 3, 1, 2, 2}, {17, 17, 3, 1, 9, 5},
@@ -347,6 +421,9 @@ TEST(convolution_refuses_bad_tensors) {
     bad.integers("block.conv.weight.zeros", {index});
     CHECK_THROWS(std::invalid_argument, load_it(bad), text("index", index));
   }
+  NetworkConfig steps;
+  steps.method = "dorefa";
+  CHECK_THROWS(std::invalid_argument, load(steps, model, choose_kernel(""), each, true), "zeros");
   RandomModel none = model;
   none.floats("block.shift.bias", {0, 5});
   CHECK_THROWS(std::invalid_argument, load_it(none), "no time group");

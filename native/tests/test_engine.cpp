@@ -69,6 +69,7 @@ constexpr NamedChange kChanges[] = {
        c.norm_groups = 3;
      }},
     {"no shortcut", [](NetworkConfig& c) { c.identity_shortcut = false; }},
+    {"scaled by the input", [](NetworkConfig& c) { c.method = "xnor-net"; }},
     {"full precision", [](NetworkConfig& c) { c.method = "full-precision"; }},
     {"full precision, odd, strided",
      [](NetworkConfig& c) {
@@ -253,6 +254,29 @@ TEST(engine_runs_samples_one_by_one) {
                     run.height, run.width},
                    found.data());
     CHECK(std::equal(found.begin(), found.end(), wanted.begin() + static_cast<std::ptrdiff_t>(at)));
+  }
+}
+
+TEST(engine_stops_when_its_caller_says_so) {
+  struct Stop {};
+  const Example each = examples()[0];
+  const Run run(each.config, 106);
+  for (const int threads : {1, 3}) {
+    Engine engine(each.config, run.model.tensors(), false, "", threads);
+    const std::vector<float> wanted = run(engine);
+    std::vector<float> prediction(run.x_t.size());
+    int polls = 0;
+    engine.predict(run.batch(), prediction.data(), [&] { ++polls; });
+    CHECK(polls > 1 && same_bits(prediction, wanted));
+    for (const int last : {1, polls / 2}) {
+      int left = last;
+      const auto stop = [&] {
+        if (--left == 0) throw Stop();
+      };
+      CHECK_THROWS(Stop, (engine.predict(run.batch(), prediction.data(), stop), 0),
+                   text("poll", last));
+      CHECK(same_bits(run(engine), wanted));
+    }
   }
 }
 

@@ -65,7 +65,7 @@ _MODULE_OF = {
 def __getattr__(name: str) -> Any:
     """Load a public name (PEP 562)."""
     if name == "__version__":
-        value = _version()
+        value = importlib.import_module("bidiffsr.system.version").installed_version()
     elif name in _MODULE_OF:
         value = getattr(importlib.import_module(_MODULE_OF[name]), name)
     else:
@@ -76,12 +76,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("bidiffsr")
-    except PackageNotFoundError:  # run from a source tree that was never installed
-        return "0+unknown"

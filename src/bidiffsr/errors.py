@@ -48,6 +48,14 @@ class OutputError(BidiffsrError, OSError):
     """A place that cannot be written to."""
 
 
+class JournalError(BidiffsrError, RuntimeError):
+    """A batch's journal that cannot be opened, read or written: the end of the batch."""
+
+
+class ReplayError(BidiffsrError, ValueError):
+    """A result that cannot be made again, or that comes out otherwise."""
+
+
 class TrainingError(BidiffsrError, RuntimeError):
     """Training that cannot start, go on, or resume."""
 

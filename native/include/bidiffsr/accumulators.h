@@ -13,8 +13,9 @@ namespace bidiffsr {
 struct BinaryConvShape {
   int in, height, width;  // of the input
   int out;
-  int kernel_size;  // 1 or 3
-  int stride;       // 1, or for 3×3 also 2; height and width are multiples of it
+  int kernel_size;                   // 1 or 3
+  int stride;                        // 1, or for 3×3 also 2; height and width are multiples of it
+  std::string method = "bi-diffsr";  // what bits mean; of steps, accumulators are twice the sums
 };
 
 // Accumulators of the first time group, (out, height / stride, width / stride), of an input (in,

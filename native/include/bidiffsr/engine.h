@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -30,11 +31,23 @@ class Engine {
          int threads);
   ~Engine();
 
+  // Is called again and again by the caller's own thread; what it throws ends the call.
+  using Poll = std::function<void()>;
+
   // Safe to call from many threads. Writes (count, 3, height, width). Throws std::invalid_argument
-  // for a size that is none, std::length_error for one beyond any memory, std::bad_alloc.
-  void predict(const Batch& batch, float* prediction);
+  // for a size that is none, std::length_error for one beyond any memory, std::bad_alloc, and what
+  // `poll` does.
+  void predict(const Batch& batch, float* prediction, const Poll& poll = {});
   // The same, and what it costs.
-  Profile profile(const Batch& batch, float* prediction);
+  Profile profile(const Batch& batch, float* prediction, const Poll& poll = {});
+
+  // Tasks 0 to `tasks` - 1, in any order, on the threads that share a call.
+  void for_each(std::int64_t tasks, const std::function<void(std::int64_t)>& task,
+                const Poll& poll = {});
+
+  // Scratch memory is kept for the next calls of the same size, as many as ran at once; this gives
+  // back what no call under way holds.
+  void release_memory();
 
   // Bytes of scratch that a call takes.
   std::size_t scratch_bytes(int height, int width);
@@ -45,7 +58,7 @@ class Engine {
 
  private:
   struct State;
-  void run(const Batch& batch, float* prediction, Profile* profile);
+  void run(const Batch& batch, float* prediction, Profile* profile, const Poll& poll);
 
   std::unique_ptr<State> state_;
 };

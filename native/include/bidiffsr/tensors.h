@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,7 +22,7 @@ struct TensorView {
 // std::invalid_argument is thrown if it is missing or something else.
 class Tensors {
  public:
-  void add(std::string name, TensorView view) { views_[std::move(name)] = std::move(view); }
+  void add(std::string name, TensorView view) { views_[std::move(name)] = {std::move(view)}; }
   bool has(const std::string& name) const { return views_.count(name) != 0; }
   const float* floats(const std::string& name, const std::vector<std::int64_t>& shape) const;
   std::vector<float> copy(const std::string& name, const std::vector<std::int64_t>& shape) const;
@@ -30,13 +31,19 @@ class Tensors {
   std::vector<std::int32_t> integers(const std::string& name) const;
   // First dimension of a tensor that has two.
   std::int64_t rows(const std::string& name) const;
+  // The first name whose tensor nobody has asked for.
+  std::optional<std::string> unread() const;
 
  private:
   const TensorView& find(const std::string& name) const;
   const void* get(const std::string& name, TensorView::Type type,
                   const std::vector<std::int64_t>& shape) const;
 
-  std::map<std::string, TensorView> views_;
+  struct Entry {
+    TensorView view;
+    mutable bool read = false;
+  };
+  std::map<std::string, Entry> views_;
 };
 
 }  // namespace bidiffsr

@@ -39,6 +39,7 @@ constexpr Kernel make_kernel(const char* name) {
   kernel.arrange_signs = Counter::arrange;
   kernel.binary_row = binary_row;
   kernel.sign_row = sign_row;
+  kernel.magnitude_row = magnitude_row;
   kernel.normalize_row = normalize_row<float>;
   kernel.sum_row = sum_row;
   kernel.gemm_f32 = gemm_f32;

@@ -27,9 +27,12 @@ struct Moments {
   }
 };
 
-// What follows the integers: alpha, RPReLU, shortcut and residual (ops/binary_conv.h, steps 7 and
-// 8). One panel's vectors, held in registers along a row.
-template <bool Shortcut, bool Residual, bool Accumulate>
+// What a row has beside one plane of bits.
+enum class Extra { kNothing, kPixelScale, kSecondPlane };
+
+// What follows the integers: alpha, RPReLU, shortcut and residual (ops/binary_conv.h, steps 7, 8
+// and 11). One panel's vectors, held in registers along a row.
+template <Extra What, bool Shortcut, bool Residual, bool Accumulate>
 struct Epilogue {
   Epilogue(const BinaryRow& job, int first) {
 #pragma GCC unroll 16
@@ -49,7 +52,9 @@ struct Epilogue {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
       const int c = v * kLanes;
-      Float y = to_float(sums[v]) * scale[v] + bias_in[v];
+      Float y = to_float(sums[v]);
+      if constexpr (What == Extra::kPixelScale) y = y * job.pixel_scale[column];
+      y = y * scale[v] + bias_in[v];
       y = y >= 0.0f ? y : y * slope[v];
       y = y + bias_out[v];
       if constexpr (Shortcut) y = y + load(shortcut + column * job.shortcut_stride + c);
@@ -83,18 +88,27 @@ inline void correct_rare_cases(const BinaryRow& job, int column, int panel, Int*
 }
 
 // Pixels `from` to `to` of one panel, whose counts are prepared: accumulator = base - 2 · count,
-// then the epilogue (ops/binary_conv.h, steps 2 and 6).
-template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
-inline void emit_pixels(const BinaryRow& job, const Counter& counter, int from, int to, int panel) {
+// then the epilogue (ops/binary_conv.h, steps 2, 6 and 12).
+template <int Kernel, Extra What, bool Shortcut, bool Residual, bool Accumulate>
+inline void emit_pixels(const BinaryRow& job, const Counter& counter, const Counter& second,
+                        int from, int to, int panel) {
   constexpr int kPixels = Counter::kPixels;
   const bool slow = job.zero_count || job.accumulators;
   const int first = panel * kPanel;
-  Epilogue<Shortcut, Residual, Accumulate> epilogue(job, first);
+  Epilogue<What, Shortcut, Residual, Accumulate> epilogue(job, first);
   Int inner[kVectors];
   for (int v = 0; v < kVectors; ++v) inner[v] = load(job.base_inner + first + v * kLanes);
   for (int x = from; x < to; x += kPixels) {
     Int counts[kPixels][kVectors];
     counter.template counts<Kernel>(job, x, panel, counts);
+    if constexpr (What == Extra::kSecondPlane) {
+      Int more[kPixels][kVectors];
+      second.template counts<Kernel>(*job.twice, x, panel, more);
+#pragma GCC unroll 16
+      for (int p = 0; p < kPixels; ++p)
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) counts[p][v] = counts[p][v] + (more[p][v] + more[p][v]);
+    }
     if (x != 0 && x + kPixels < job.width && !slow) [[likely]] {
 #pragma GCC unroll 16
       for (int p = 0; p < kPixels; ++p) {
@@ -123,28 +137,44 @@ inline void emit_pixels(const BinaryRow& job, const Counter& counter, int from, 
   if (job.sums) epilogue.moments.add_to(job.sums + first, job.sums + job.channels + first);
 }
 
-template <int Kernel, bool Shortcut, bool Residual, bool Accumulate>
+template <int Kernel, Extra What, bool Shortcut, bool Residual, bool Accumulate>
 void binary_row_of(const BinaryRow& job) {
-  Counter counter;
+  Counter counter, second;
   const int panels = job.channels / kPanel, step = Counter::pixels(job);
   for (int panel = 0; panel < panels; panel += Counter::kPanels)
     for (int x = 0; x < job.width; x += step) {
       counter.template prepare<Kernel>(job, x, panel);
+      if constexpr (What == Extra::kSecondPlane)
+        second.template prepare<Kernel>(*job.twice, x, panel);
       const int end = x + step < job.width ? x + step : job.width;
       for (int i = panel; i < panel + Counter::kPanels && i < panels; ++i)
-        emit_pixels<Kernel, Shortcut, Residual, Accumulate>(job, counter, x, end, i);
+        emit_pixels<Kernel, What, Shortcut, Residual, Accumulate>(job, counter, second, x, end, i);
     }
+}
+
+template <int Kernel, Extra What>
+inline void binary_row_and(const BinaryRow& job) {
+  const int what = (job.shortcut ? 4 : 0) + (job.residual ? 2 : 0) + (job.accumulate ? 1 : 0);
+  constexpr void (*kVariants[8])(const BinaryRow&) = {
+      binary_row_of<Kernel, What, false, false, false>,
+      binary_row_of<Kernel, What, false, false, true>,
+      binary_row_of<Kernel, What, false, true, false>,
+      binary_row_of<Kernel, What, false, true, true>,
+      binary_row_of<Kernel, What, true, false, false>,
+      binary_row_of<Kernel, What, true, false, true>,
+      binary_row_of<Kernel, What, true, true, false>,
+      binary_row_of<Kernel, What, true, true, true>};
+  kVariants[what](job);
 }
 
 template <int Kernel>
 inline void binary_row_with(const BinaryRow& job) {
-  const int what = (job.shortcut ? 4 : 0) + (job.residual ? 2 : 0) + (job.accumulate ? 1 : 0);
-  constexpr void (*kVariants[8])(const BinaryRow&) = {
-      binary_row_of<Kernel, false, false, false>, binary_row_of<Kernel, false, false, true>,
-      binary_row_of<Kernel, false, true, false>,  binary_row_of<Kernel, false, true, true>,
-      binary_row_of<Kernel, true, false, false>,  binary_row_of<Kernel, true, false, true>,
-      binary_row_of<Kernel, true, true, false>,   binary_row_of<Kernel, true, true, true>};
-  kVariants[what](job);
+  if (job.twice)
+    binary_row_and<Kernel, Extra::kSecondPlane>(job);
+  else if (job.pixel_scale)
+    binary_row_and<Kernel, Extra::kPixelScale>(job);
+  else
+    binary_row_and<Kernel, Extra::kNothing>(job);
 }
 
 void binary_row(const BinaryRow& job) {

@@ -1,4 +1,4 @@
-// Signs of a row, packed into words.
+// Signs of a row, packed into words, and magnitudes.
 
 void sign_row(const float* x, std::ptrdiff_t stride, int width, int channels,
               const float* threshold, std::uint64_t* bits, int words) {
@@ -10,5 +10,23 @@ void sign_row(const float* x, std::ptrdiff_t stride, int width, int channels,
                   << (c % 64);
       bits[word] = packed;
     }
+  }
+}
+
+void magnitude_row(const float* x, std::ptrdiff_t stride, int width, int channels, float* sums) {
+  Int lane{};
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  for (int pixel = 0; pixel < width; ++pixel, x += stride) {
+    Float sum = {};
+    for (int c = 0; c < channels; c += kLanes) {
+      const Float value = load(x + c);
+      const Float magnitude = value < 0.0f ? -value : value;
+      sum = sum + (lane < channels - c ? magnitude : Float{});  // the padding is undefined
+    }
+    float parts[kLanes];
+    store(parts, sum);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) parts[i] += parts[i + half];
+    sums[pixel] = parts[0];
   }
 }

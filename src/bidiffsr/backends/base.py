@@ -33,8 +33,73 @@ class Backend(Protocol):
         """Bytes that one ``predict`` of (1, 3, height, width) takes beyond what is loaded."""
         ...
 
+    def release_memory(self) -> None:
+        """Give back what is kept for the next ``predict``."""
+        ...
 
-def load_backend(path: Path, options: BackendOptions | None = None) -> tuple[Backend, ModelConfig]:
+
+class Surroundings(Protocol):
+    """What is computed of a picture around the network: the same bytes whoever computes it.
+
+    Pictures are (3, H, W) float32, the values of a row side by side, and may live in files (see
+    ``new_buffer``).
+    """
+
+    def interpolate(
+        self, colour: NDArray[np.float32], factor: int, cond: NDArray[np.float32]
+    ) -> None:
+        """Fill what the network is conditioned on.
+
+        Args:
+            colour: (3, H, W), in [0, 1].
+            factor: how much larger it becomes, by OpenCV's cubic interpolation.
+            cond: (3, H', W'), at least that large; beyond, it is reflected at the bottom and on the
+                right.
+        """
+        ...
+
+    def back_project(
+        self, picture: NDArray[np.float32], source: NDArray[np.float32], factor: int
+    ) -> None:
+        """Correct an upscaled picture, in place, so that made small it is nearer to its source.
+
+        What the shrunk picture lacks of the source is enlarged and added; the limit of repetition
+        is a picture that shrinks to its source.
+
+        Args:
+            picture: (3, factor H, factor W) in [0, 1], and so afterwards.
+            source: (3, H, W) in [0, 1].
+            factor: between the two.
+
+        Source: Irani & Peleg, "Improving resolution by image registration", 1991, with MATLAB's
+        imresize for the way down and OpenCV's cubic for the way up.
+        """
+        ...
+
+    def noise(
+        self, seed: int, sample: int, stream: int, rows: slice, width: int, scale: float
+    ) -> NDArray[np.float32]:
+        """``scale`` times ``normal_noise`` of whole rows: (3, number of rows, width)."""
+        ...
+
+
+class LoadedBackend(Backend, Protocol):
+    """One of those that ``BackendOptions`` names."""
+
+    @property
+    def surroundings(self) -> Surroundings | None:
+        """What it computes beside the network; None: nothing."""
+        ...
+
+    @property
+    def computation(self) -> dict[str, str]:
+        """What its rounding depends on, "name" (see ``BackendOptions.backend``) first."""
+        ...
+
+
+def load_backend(
+    path: Path, options: BackendOptions | None = None
+) -> tuple[LoadedBackend, ModelConfig]:
     """Read a model file into the backend that the options ask for.
 
     Raises:
@@ -63,7 +128,7 @@ def _is_foreign(path: Path) -> bool:
         return not engine_knows(file.config.network)
 
 
-def _engine(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
+def _engine(path: Path, options: BackendOptions) -> tuple[LoadedBackend, ModelConfig]:
     from bidiffsr.backends.engine import Engine
 
     if options.device not in (None, "cpu"):
@@ -75,7 +140,7 @@ def _engine(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
     return engine, engine.config
 
 
-def _torch(path: Path, options: BackendOptions) -> tuple[Backend, ModelConfig]:
+def _torch(path: Path, options: BackendOptions) -> tuple[LoadedBackend, ModelConfig]:
     try:
         from bidiffsr.backends.pytorch import TorchBackend
     except ModuleNotFoundError as error:

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr import _native
-from bidiffsr.backends.options import BackendOptions, Precision
+from bidiffsr.backends.options import KERNEL_VARIABLE, BackendOptions, Precision
 from bidiffsr.binary.methods import method_for
 from bidiffsr.config import BiDiffSRConfig, ModelConfig
 from bidiffsr.errors import CheckpointError, ConfigError
 from bidiffsr.models.catalog import find_model
 from bidiffsr.models.packed import load_packed
 from bidiffsr.nn.layout import ConvBlock, network_layers
+from bidiffsr.system.buffers import pieces, release
 from bidiffsr.system.cpus import usable_cpus
 from bidiffsr.system.files import printable
 
-KERNEL_VARIABLE = "BIDIFFSR_KERNEL"
 _LARGEST_SIDE = 2**20
 
 
@@ -120,9 +120,10 @@ class Engine:
         assert isinstance(network, BiDiffSRConfig)  # others are not packed
         epilogue = method_for(network).epilogue
         if epilogue is None:
+            key = "method" if network.float_help == "none" else "float_help"
             raise CheckpointError(
-                f"{printable(path)}: network.method: {network.method!r} is none that the engine "
-                "knows; choose the backend 'torch'"
+                f"{printable(path)}: network.{key}: {getattr(network, key)!r} is none that the "
+                "engine knows; choose the backend 'torch'"
             )
         self.config: ModelConfig = model.config
         self.precision: Precision = asked.precision
@@ -144,6 +145,16 @@ class Engine:
         return self._native.kernel
 
     @property
+    def computation(self) -> dict[str, str]:
+        """See ``LoadedBackend``."""
+        return {"name": "engine", "precision": self.precision, "kernel": self.kernel}
+
+    @property
+    def surroundings(self) -> EngineSurroundings:
+        """See ``LoadedBackend``."""
+        return EngineSurroundings(self)
+
+    @property
     def threads(self) -> int:
         """How many threads share one call."""
         return self._native.threads
@@ -157,7 +168,8 @@ class Engine:
             x_t: noisy variable, float32 (B, 3, H, W); H, W multiples of
                 ``config.network.size_multiple``.
             cond: the upscaled low-resolution picture, float32 (B, 3, H, W) in [0, 1].
-            t: integer timesteps (B,), which may differ from sample to sample.
+            t: integer timesteps (B,), which may differ from sample to sample; those beyond the
+                schedule take the parameters of the nearest time group, as published.
 
         Returns:
             The prediction, float32 (B, 3, H, W).
@@ -187,6 +199,14 @@ class Engine:
         except ValueError as error:
             raise ConfigError(str(error)) from None
 
+    def release_memory(self) -> None:
+        """Give the scratch memory back that is kept for the next call of the same size.
+
+        As much is kept as the calls took that ran at once; what calls under way hold is not given
+        back. The next call fetches it anew, which takes a little longer.
+        """
+        self._native.release_memory()
+
     def _call(self, function: Callable[..., Any], x_t: Any, cond: Any, t: Any) -> Any:
         arrays = [np.asarray(x_t), np.asarray(cond)]
         steps = np.asarray(t)
@@ -211,3 +231,47 @@ class Engine:
             )
         except ValueError as error:
             raise ConfigError(str(error)) from None
+
+
+class EngineSurroundings:
+    """See ``Surroundings``: on the threads of an engine.
+
+    Args:
+        engine: the engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def _native(self) -> Any:
+        return self._engine._native
+
+    def interpolate(
+        self, colour: NDArray[np.float32], factor: int, cond: NDArray[np.float32]
+    ) -> None:
+        """See ``Surroundings``."""
+        for rows in pieces(cond, *cond.shape[1:]):
+            self._native.interpolate(colour, factor, cond, rows.start, rows.stop)
+            release(cond)
+
+    def back_project(
+        self, picture: NDArray[np.float32], source: NDArray[np.float32], factor: int
+    ) -> None:
+        """See ``Surroundings``."""
+        lacking = np.empty(source.shape, np.float32)
+        _, height, width = source.shape
+        for rows in pieces(picture, height, width * factor**2):
+            self._native.find_lacking(picture, source, factor, lacking, rows.start, rows.stop)
+            release(picture)
+        for rows in pieces(picture, *picture.shape[1:]):
+            self._native.add_lacking(picture, lacking, factor, rows.start, rows.stop)
+            release(picture)
+
+    def noise(
+        self, seed: int, sample: int, stream: int, rows: slice, width: int, scale: float
+    ) -> NDArray[np.float32]:
+        """See ``Surroundings``."""
+        drawn = np.empty((3, rows.stop - rows.start, width), np.float32)
+        self._native.draw_noise(seed, sample, stream, rows.start, scale, drawn)
+        return drawn

@@ -12,6 +12,9 @@ Precision = Literal["fast", "exact"]
 
 MAX_THREADS = 1024
 
+KERNEL_VARIABLE = "BIDIFFSR_KERNEL"
+"""Of the environment: which of the engine's instruction sets to take."""
+
 _CHECKS = {
     "backend": one_of(*get_args(BackendName)),
     "precision": one_of(*get_args(Precision)),

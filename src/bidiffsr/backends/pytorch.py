@@ -48,6 +48,15 @@ class TorchBackend:
         chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(network, chosen), config
 
+    @property
+    def surroundings(self) -> None:
+        """See ``LoadedBackend``."""
+
+    @property
+    def computation(self) -> dict[str, str]:
+        """See ``LoadedBackend``; not all of it, for PyTorch's rounding has more causes."""
+        return {"name": "torch", "version": str(torch.__version__), "device": self.device.type}
+
     def predict(
         self, x_t: NDArray[np.float32], cond: NDArray[np.float32], t: NDArray[np.int64]
     ) -> NDArray[np.float32]:
@@ -72,6 +81,11 @@ class TorchBackend:
         """
         on_cpu = self.device.type == "cpu"
         return estimate_memory(self._config, height, width) if on_cpu else 0
+
+    def release_memory(self) -> None:
+        """See ``Backend.release_memory``: what PyTorch keeps of a GPU's."""
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def estimate_memory(config: BiDiffSRConfig | SR3Config, height: int, width: int) -> int:

@@ -1,1 +1,1 @@
-"""Many pictures: what is to be done, and one file after the other."""
+"""Many pictures: what is to be done, and who does it."""

@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 
+import numpy as np
+
+from bidiffsr.batch.needs import (
+    AlreadyThere,
+    Needs,
+    check_file,
+    naming_picture,
+    needs_of,
+    pages_of,
+)
 from bidiffsr.batch.options import FileOptions
 from bidiffsr.batch.plan import Job
-from bidiffsr.errors import ConfigError, MemoryEstimateError, NumericalError, OutputError
-from bidiffsr.images.codec import (
-    MAX_PIXELS,
-    check_output,
-    read_image,
-    write_image,
-)
+from bidiffsr.batch.storage import existing, location, storage_of
+from bidiffsr.errors import OutputError
+from bidiffsr.images.decode import MAX_PIXELS
+from bidiffsr.images.formats import Compression
 from bidiffsr.images.image import Image
-from bidiffsr.images.resize import resized_length
-from bidiffsr.system.files import exists_already, is_file, printable
-from bidiffsr.system.memory import is_out_of_memory
+from bidiffsr.images.join import Joined, check_join
+from bidiffsr.images.metadata import NO_METADATA
+from bidiffsr.images.pages import Pages
+from bidiffsr.system.files import exists_already
+from bidiffsr.upscaling.consistency import Consistency, consistency
+from bidiffsr.upscaling.draws import Draws, brightest, deviation_image, uncertainty_image
 from bidiffsr.upscaling.options import UpscaleOptions
+from bidiffsr.upscaling.planning import Room
 from bidiffsr.upscaling.postprocess import check_result
 from bidiffsr.upscaling.progress import Progress
+from bidiffsr.upscaling.record import recorded
 from bidiffsr.upscaling.upscaler import Upscaler
 
 _PLAIN, _PLAIN_FILES = UpscaleOptions(), FileOptions()
+_Written = Callable[[Path, Path], object]
 
 
-class AlreadyThere(OutputError):  # noqa: N818  in a batch it is no error
-    """Every result exists, perhaps made meanwhile by another run over the same folder."""
+@dataclass(frozen=True)
+class Made:
+    """A sample that has been drawn, with all that is to be saved now."""
+
+    progress: Progress
+    """Its ``saved`` names the files, which are not there yet."""
+    save: Callable[[_Written | None], Progress]
+    """Saves them; see ``upscale_file`` for what it takes."""
+    last: bool
+    """Whether nothing follows it."""
+    size: int
+    """Bytes of memory that it holds, and takes to be saved."""
+    on_disk: bool
+    """Whether its pixels live in a file."""
 
 
 def upscale_file(
@@ -37,91 +64,278 @@ def upscale_file(
     job: Job,
     options: UpscaleOptions = _PLAIN,
     files: FileOptions = _PLAIN_FILES,
+    written: _Written | None = None,
+    *,
+    compare: bool = False,
 ) -> Iterator[Progress]:
     """Upscale one file, yielding after every tile of every step; folders are made as needed.
 
     Each result is saved whole, and only if it can have come from its picture; when it is yielded it
-    lies at ``job.outputs[progress.sample]``. What does not fit into the memory goes to files
-    without names in the folder of the first result.
+    lies at ``job.outputs[progress.sample]``, and ``progress.saved`` names what is new. Samples
+    whose files are there, of a run that was interrupted, are not made again, unless what is made
+    of all of them is missing. What does not fit into the memory goes to files
+    without names in the folder of the first result, or the system's where that is on no disk.
+
+    With ``files.pages``, a file of several pictures becomes one of as many, which does not say how
+    it was made.
 
     Args:
         upscaler: the model.
         job: from `plan_jobs`; it says how many samples there are, too.
         options: of the upscaling.
         files: how files are read and written.
+        written: is given each result's name, and the temporary name of its whole file, just before
+            that is renamed.
+        compare: whether ``progress.consistency`` says of what is saved how it compares with the
+            picture.
 
     Raises:
         AlreadyThere: the results exist, or have come to exist, and must not be overwritten.
         BidiffsrError: of any other kind, its message beginning with the file's name. What can be
             known before the work is raised before it.
     """
-    if job.error is not None:
-        raise job.error
-    if not files.overwrite and all(is_file(output) for output in job.outputs):
-        raise exists_already(job.outputs[0], AlreadyThere)
-    options = replace(options, samples=len(job.outputs))
-    with _naming(job.source):
-        scale = upscaler.check(options)
-    source = read_image(
+    for at in draw_file(upscaler, job, options, files, compare=compare):
+        yield at.save(written) if isinstance(at, Made) else at
+
+
+def draw_file(
+    upscaler: Upscaler,
+    job: Job,
+    options: UpscaleOptions = _PLAIN,
+    files: FileOptions = _PLAIN_FILES,
+    make_room: Callable[[Callable[[int], Room]], object] = lambda room: room(0),
+    *,
+    compare: bool = False,
+) -> Iterator[Progress | Made]:
+    """As ``upscale_file``, but the saving is up to the caller.
+
+    Args:
+        upscaler: see ``upscale_file``, as all others.
+        job: from `plan_jobs`.
+        options: of the upscaling.
+        files: how files are read and written.
+        make_room: is called before the picture is decoded, with a function that says what that
+            takes if so many bytes of memory more are free, and raises where there is no room.
+        compare: see ``upscale_file``.
+    """
+    needs = needs_of(upscaler, job, options, files)
+    pages = pages_of(job, files)
+    if pages is not None:
+        yield from _draw_pages(upscaler, job, pages, needs, files, make_room, compare=compare)
+        return
+    storage = storage_of(job.source)
+    modified = storage.modified(job.source) if files.keep_times else None
+    source = storage.read_image(
         job.source,
         max_pixels=files.max_pixels or MAX_PIXELS,
-        check_header=lambda header: upscaler.check_memory(header, options, disk=True),
+        check_header=lambda header: make_room(partial(needs.room, upscaler, header)),
     )
-    with _naming(job.source):
-        _prepare(job, source, scale, files)
-        scratch = job.outputs[0].parent
-        for progress in upscaler.stream(source, scratch=scratch, **asdict(options)):
-            if progress.result is not None:
-                check_result(source, progress.result)
-                _save(job.outputs[progress.sample], progress.result, files)
+    if files.strip:
+        source = replace(source, metadata=NO_METADATA, dpi=None)
+
+    def save(path: Path, image: Image, written: _Written | None) -> tuple[str, ...]:
+        note = None if written is None else partial(written, path)
+        return _save(path, recorded(image, {}) if files.strip else image, files, modified, note)
+
+    with naming_picture(job.source):
+        longest = max(upscaler.result_size(source.header, needs.options))
+        for output in needs.missing:
+            storage_of(output).make_folder(output.parent)
+            check_file(output, longest, files)
+        yield from _results(upscaler, job, source, needs, save, compare=compare)
+
+
+def _draw_pages(
+    upscaler: Upscaler,
+    job: Job,
+    pages: Pages,
+    needs: Needs,
+    files: FileOptions,
+    make_room: Callable[[Callable[[int], Room]], object],
+    *,
+    compare: bool,
+) -> Iterator[Progress | Made]:
+    """Upscale every page of a file into one file for each sample, a page at a time.
+
+    The last page of a sample is yielded as its result.
+    """
+    modified = storage_of(job.source).modified(job.source) if files.keep_times else None
+    compression = Compression(files.file_quality, files.subsampling)
+    headers = pages.headers()
+    with naming_picture(job.source):
+        for header in headers:
+            make_room(partial(needs.room, upscaler, header))
+        sizes = {upscaler.result_size(header, needs.options) for header in headers}
+        for output in needs.missing:
+            check_join(output, sizes, len(pages))
+            storage_of(output).make_folder(output.parent)
+            check_file(output, max(map(max, sizes)), files)
+        timing = pages.timing()
+        wanted = [(n, path) for n, path in enumerate(job.outputs) if path in needs.missing]
+        for sample, output in wanted:
+            with Joined(output, compression) as joined:
+                notes: tuple[str, ...] = ()
+                compared: list[Consistency] = []
+                for number, source in enumerate(pages):
+                    if files.strip:
+                        source = replace(source, metadata=NO_METADATA, dpi=None)
+                    notes += source.metadata.left_out
+                    progress = None
+                    for progress in _page(upscaler, source, sample, output.parent, needs):
+                        if progress.result is None:
+                            yield _of_pages(progress, number, len(pages))
+                    assert progress is not None
+                    assert progress.result is not None
+                    if compare:
+                        compared.append(consistency(source, progress.result))
+                    notes += joined.add(recorded(progress.result, {}))
+                    progress = _of_pages(progress, number, len(pages))
+                    if number + 1 < len(pages):
+                        yield replace(progress, result=None)
+                        continue
+                    whole = {output: reduce(add, compared)} if compared else {}
+                    progress = replace(progress, saved=(output,), consistency=whole)
+
+                    def save(
+                        written: _Written | None,
+                        joined: Joined = joined,
+                        progress: Progress = progress,
+                        notes: tuple[str, ...] = notes,
+                    ) -> Progress:
+                        (path,) = progress.saved
+                        more = joined.write(
+                            timing,
+                            overwrite=files.overwrite,
+                            modified=modified,
+                            written=None if written is None else partial(written, path),
+                        )
+                        return replace(progress, notes=tuple(dict.fromkeys(notes + more)))
+
+                    last = (sample, output) == wanted[-1]
+                    # What is joined lies on the disk, beside the result.
+                    yield Made(progress, save, last, size=0, on_disk=True)
+
+
+def _page(
+    upscaler: Upscaler, source: Image, sample: int, scratch: Path, needs: Needs
+) -> Iterator[Progress]:
+    for progress in upscaler.stream(
+        source, scratch=scratch, only=[sample], **asdict(needs.options)
+    ):
+        if progress.result is not None:
+            check_result(source, progress.result)
+        yield progress
+
+
+def _of_pages(progress: Progress, number: int, count: int) -> Progress:
+    """Of a page as part of the whole, were all pages equal."""
+    finished = number * progress.runs + progress.finished
+    return replace(progress, finished=finished, runs=count * progress.runs)
+
+
+def _results(
+    upscaler: Upscaler,
+    job: Job,
+    source: Image,
+    needs: Needs,
+    save: Callable[[Path, Image, _Written | None], tuple[str, ...]],
+    *,
+    compare: bool,
+) -> Iterator[Progress | Made]:
+    """Make those results that are missing."""
+    missing = needs.missing
+    summaries = {name: path for name, path in job.summaries.items() if path in missing}
+    # What is made of all samples needs those, too, whose files are there.
+    samples = [n for n, path in enumerate(job.outputs) if summaries or path in missing]
+    notes = source.metadata.left_out
+    first = job.outputs[0]
+    scratch, draws = storage_of(first).working_folder(first), None
+    began = time.perf_counter()
+    for progress in upscaler.stream(
+        source, scratch=scratch, only=samples, kept=needs.kept, **asdict(needs.options)
+    ):
+        progress = replace(progress, seconds=time.perf_counter() - began)
+        result = progress.result
+        if result is not None:
+            check_result(source, result)
+            files = {job.outputs[progress.sample]: result}
+            if summaries:
+                draws = draws or Draws(scratch if isinstance(result.pixels, np.memmap) else None)
+                draws.add(result)
+                if progress.sample == samples[-1]:
+                    made, more = _summarised(draws, summaries)
+                    files |= made
+                    notes += more
+            files = {path: image for path, image in files.items() if path in missing}
+            like_source = {job.outputs[progress.sample], summaries.get("mean")}
+            compared = {
+                path: consistency(source, image)
+                for path, image in files.items()
+                if compare and path in like_source
+            }
+            progress = replace(progress, saved=tuple(files), notes=notes, consistency=compared)
+            notes = ()
+            saving = partial(_save_all, job, progress, files, save)
+            size = sum(image.pixels.nbytes * 4 // 3 for image in files.values())
+            size += needs.saving * result.height * result.width
+            on_disk = isinstance(result.pixels, np.memmap)
+            yield Made(progress, saving, progress.sample == samples[-1], size, on_disk)
+            del saving, files  # so that their memory is there for the next sample
+        else:
             yield progress
+        began = time.perf_counter()
 
 
-def _prepare(job: Job, source: Image, scale: float, files: FileOptions) -> None:
-    """Make folders, and make sure that the results can be saved."""
-    side = resized_length(max(source.height, source.width), scale)
-    for output in job.outputs:
-        _make_folder(output)
-        format_ = check_output(output, overwrite=files.overwrite)
-        if side > format_.largest_side:
-            raise OutputError(
-                f"{printable(output)}: the result would be {side} pixels long; {format_.name} "
-                f"holds at most {format_.largest_side}; name a .png or .tif file as output"
-            )
+def _save_all(
+    job: Job,
+    progress: Progress,
+    files: dict[Path, Image],
+    save: Callable[[Path, Image, _Written | None], tuple[str, ...]],
+    written: _Written | None,
+) -> Progress:
+    notes = progress.notes
+    with naming_picture(job.source):
+        for path in progress.saved:
+            notes += save(path, files.pop(path), written)
+    return replace(progress, notes=notes)
 
 
-def _save(output: Path, result: Image, files: FileOptions) -> None:
+def _summarised(
+    draws: Draws, summaries: Mapping[str, Path]
+) -> tuple[dict[Path, Image], tuple[str, ...]]:
+    """The contents of the files of all samples together, and a line that explains them."""
+    made, notes = {}, ()
+    if "mean" in summaries:
+        made[summaries["mean"]] = draws.mean()
+    apart = {name for name in summaries if name != "mean"}
+    deviation = draws.deviation() if apart else None
+    if deviation is not None and "uncertainty" in apart:
+        path, white = summaries["uncertainty"], brightest(deviation)
+        made[path] = uncertainty_image(deviation, white)
+        notes = (f"{path.name}: white is a standard deviation of {255 * white:.1f} of 255 or more",)
+    if deviation is not None and "deviation" in apart:
+        made[summaries["deviation"]] = deviation_image(deviation)
+    return made, notes
+
+
+def _save(
+    output: Path,
+    result: Image,
+    files: FileOptions,
+    modified: int | None,
+    written: Callable[[Path], object] | None,
+) -> tuple[str, ...]:
+    """Write a result; returns a line for each thing that could not be kept."""
     try:
-        write_image(output, result, overwrite=files.overwrite, quality=files.file_quality)
+        return storage_of(output).write_image(
+            *(output, result),
+            overwrite=files.overwrite,
+            quality=files.file_quality,
+            subsampling=files.subsampling,
+            modified=modified,
+            written=written,
+        )
     except OutputError as error:
-        if not files.overwrite and is_file(output):
-            raise exists_already(output, AlreadyThere) from error
+        if not files.overwrite and existing([output]):
+            raise exists_already(location(output), AlreadyThere) from error
         raise
-
-
-def _make_folder(output: Path) -> None:
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{printable(output.parent)}: cannot be made a folder ({error.strerror}); choose "
-            "another output"
-        ) from None
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's name before what is said by the code below, which does not know it."""
-    name = printable(path)
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(f"{name}: {error}") from error
-    except (MemoryEstimateError, NumericalError) as error:
-        raise type(error)(f"{name}: {error}") from error
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise MemoryEstimateError(
-            f"{name}: the memory ran out; close other programs, or upscale a smaller picture"
-        ) from error

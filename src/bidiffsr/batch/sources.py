@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bidiffsr.batch.storage import shown, storage_of
 from bidiffsr.errors import BidiffsrError, ImageError
-from bidiffsr.images.find import IMAGE_SUFFIXES, list_folder
-from bidiffsr.system.files import StrPath, printable, reason
+from bidiffsr.images.find import IMAGE_SUFFIXES
+from bidiffsr.system.files import StrPath
 
 # Suffixes of pictures that are not read: of these a folder's owner may wonder.
 _FOREIGN_SUFFIXES = {
-    *(".avif", ".bmp", ".gif", ".heic", ".heif", ".jp2", ".jxl", ".pgm", ".pnm", ".ppm", ".psd"),
-    ".tga",
+    *(".heic", ".heif", ".jp2", ".jxl", ".pbm", ".psd", ".tga"),
 }
 
 
@@ -27,6 +26,11 @@ class Source:
     """The given folder it was found in; None where it was named itself."""
     error: BidiffsrError | None = None
     """Why it cannot be had, where that is known."""
+
+    @property
+    def name(self) -> Path:
+        """Its path inside the given folder; as given, where it was named itself."""
+        return self.path if self.folder is None else self.path.relative_to(self.folder)
 
 
 @dataclass
@@ -65,7 +69,7 @@ def find_sources(paths: Iterable[StrPath], *, recursive: bool = False) -> Source
                 sources.pictures.append(source)
                 seen.add(place)
     if not sources.pictures:
-        where = ", ".join(map(printable, given)) or "no paths"
+        where = ", ".join(map(shown, given)) or "no paths"
         inside = " (--recursive looks into the folders inside)" if sources.folders else ""
         raise ImageError(
             f"{where}: no pictures; expected files ending {' '.join(IMAGE_SUFFIXES)}{inside}"
@@ -75,19 +79,16 @@ def find_sources(paths: Iterable[StrPath], *, recursive: bool = False) -> Source
 
 def _expanded(path: Path, sources: Sources, *, recursive: bool) -> Iterator[Source]:
     try:
-        is_folder = stat.S_ISDIR(path.stat().st_mode)
-    except FileNotFoundError:
-        complaint = ImageError(f"{printable(path)}: no such file or folder; check the name")
-        yield Source(path, error=complaint)
-    except (OSError, ValueError) as error:
-        yield Source(path, error=ImageError(f"{printable(path)}: cannot be read ({reason(error)})"))
+        is_folder = storage_of(path).leads_to_folder(path)
+    except ImageError as error:
+        yield Source(path, error=error)
     else:
         yield from _inside(path, sources, recursive=recursive) if is_folder else [Source(path)]
 
 
 def _inside(folder: Path, sources: Sources, *, recursive: bool) -> list[Source]:
     """The pictures of a folder, in order of name; notes in ``sources`` what is left out."""
-    listing = list_folder(folder, recursive=recursive)
+    listing = storage_of(folder).listing(folder, recursive=recursive)
     sources.folders += listing.folders
     sources.unread += [path for path in listing.others if path.suffix.lower() in _FOREIGN_SUFFIXES]
     found = [Source(path, folder) for path in listing.pictures]

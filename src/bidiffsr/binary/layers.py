@@ -85,7 +85,8 @@ class BinaryConv2d(nn.Module):
         self.binarize_activation = activation
         self.binarize_weight = weight
         self.scale_map: nn.Module | None = None
-        """What the result is multiplied by, a function of the real input, if anything."""
+        """What the result is multiplied by, a function of the real input, if anything; only
+        without a bias, and where the weights of an output channel have one magnitude."""
 
     @property
     def weight_bits(self) -> int:
@@ -101,12 +102,19 @@ class BinaryConv2d(nn.Module):
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride), float."""
         active = x if self.binarize_activation is None else self.binarize_activation(x)
         weight = self.weight if self.binarize_weight is None else self.binarize_weight(self.weight)
-        y = F.conv2d(active, weight, self.bias, self.stride, padding=weight.shape[-1] // 2)
-        return y if self.scale_map is None else y * self.scale_map(x)
+        padding = weight.shape[-1] // 2
+        if self.scale_map is None:
+            return F.conv2d(active, weight, self.bias, self.stride, padding)
+        # Bare signs add up exactly, as they do in the engine: where they cancel each other, the sum
+        # is 0, and rounding does not decide the next sign.
+        scale = weight.detach().abs().amax(dim=(1, 2, 3), keepdim=True)
+        scale = scale.clamp(min=torch.finfo(scale.dtype).tiny)
+        y = F.conv2d(active, weight / scale, None, self.stride, padding)
+        return y * scale[:, 0] * self.scale_map(x)
 
 
 class ConvBlock(nn.Module):
-    """The BI-Conv block of BI-DiffSR: shift → conv (→ gain) → activation → + identity.
+    """The BI-Conv block of BI-DiffSR: shift → conv (→ gain) → activation → + identity (→ + help).
 
     In full precision all but the conv are absent and it is a plain biased one.
     """
@@ -126,13 +134,20 @@ class ConvBlock(nn.Module):
         self.gain = nn.Parameter(torch.ones(len(conv.weight))) if gain else None
         self.activation = activation
         self.shortcut = shortcut
+        self.help: nn.Conv2d | None = None
+        """A full-precision convolution of the input whose result is added, if any."""
         self.kernels: Kernels | None = None
         """What training runs in place of the modules, if anything (see ``fuse``)."""
 
     def forward(self, x: Tensor, group: Tensor) -> Tensor:
         """``x`` (B, C_in, H, W) float, ``group`` (B,) int64 → (B, C_out, H', W')."""
         if self.kernels is not None and self.training and self.conv.is_binary:
-            return self._fused(x, group, self.kernels)
+            y = self._fused(x, group, self.kernels)
+        else:
+            y = self._plain(x, group)
+        return y if self.help is None else y + self.help(x)
+
+    def _plain(self, x: Tensor, group: Tensor) -> Tensor:
         y = self.conv(x if self.shift is None else self.shift(x, group))
         if self.gain is not None:
             y = self.gain[:, None, None] * y

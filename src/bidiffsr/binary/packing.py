@@ -25,7 +25,7 @@ class PackedWeight:
     scale: Floats
     """(C_out,): what the signs of an output channel are multiplied by, 0 or more."""
     zeros: NDArray[np.int32]
-    """(n,): ascending flat indices of the weights that are exactly 0, whatever their bit."""
+    """(n,): ascending flat indices of the weights that are exactly 0; their bits are 1."""
 
     def named(self, name: str) -> dict[str, NDArray[Any]]:
         """The tensors that a file keeps of the weight ``name``."""
@@ -174,6 +174,22 @@ class ScaledChannelMean(ChannelMean):
         return (scale / np.float64(self.factor)).astype(np.float32)
 
 
+def _centred(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return rows - rows.mean(axis=1, keepdims=True)
+
+
+class Centred(Unscaled):
+    """ReCU's rule: bare signs of what is above a channel's mean (`RectifiedWeightSign`)."""
+
+    def signed(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """See ``Signs.signed``."""
+        return _centred(rows)
+
+    def allows(self, packed: PackedWeight, shape: tuple[int, ...]) -> bool:
+        """See ``Packing.allows``: besides, no channel's weights are all below their mean."""
+        return bool(packed.signs.any(axis=1).all()) and super().allows(packed, shape)
+
+
 # What a scale is at least, squared, in units of the least that there is: with less, all weights
 # but two would be lost beside them in float32.
 _BARELY_MORE = 1 + 1e-6
@@ -188,7 +204,7 @@ class Balanced(Signs):
 
     def signed(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """See ``Signs.signed``."""
-        return rows - rows.mean(axis=1, keepdims=True)
+        return _centred(rows)
 
     def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """See ``Signs.scale``; 0 where all weights of a channel are the same."""

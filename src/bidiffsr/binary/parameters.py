@@ -12,7 +12,8 @@ class Role(Enum):
     """What a parameter does, and so which of its axes counts which channels."""
 
     WEIGHT = "weight"
-    """(C_out, C_in) or (C_out, C_in, k, k): what is summed over the input's channels."""
+    """(C_out, C_in) or (C_out, C_in, k, k), fewer of C_in where convolved in groups: what is summed
+    over the input's channels."""
     THRESHOLD = "threshold"
     """(..., C_in): added to the input before its sign, which it decides; it is never rounded."""
     VECTOR = "vector"

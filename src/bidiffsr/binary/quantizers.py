@@ -5,6 +5,7 @@ Those of BI-DiffSR are `ActivationSign` and `ScaledWeightSign` (docs/method.md, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -173,17 +174,21 @@ class InputScale(nn.Module):
         return F.avg_pool2d(magnitude, self.kernel, self.stride, padding=self.kernel // 2)
 
 
-class ErrorDecay(nn.Module):
-    """IR-Net's error decay estimator (EDE): a gradient of signs that sharpens over training.
-
-    k t (1 - tanh²(t x)), with t = 10^(2 progress - 1) from 0.1 to 10 and k = max(1 / t, 1): the
-    derivative of k tanh(t x), first nearly 1 everywhere and at the end nearly that of the sign.
-    """
+class Scheduled(nn.Module):
+    """What depends on how far training is."""
 
     def __init__(self) -> None:
         super().__init__()
         self.progress = 0.0
         """The share of training that is done, 0 to 1 (`set_progress`)."""
+
+
+class ErrorDecay(Scheduled):
+    """IR-Net's error decay estimator (EDE): a gradient of signs that sharpens over training.
+
+    k t (1 - tanh²(t x)), with t = 10^(2 progress - 1) from 0.1 to 10 and k = max(1 / t, 1): the
+    derivative of k tanh(t x), first nearly 1 everywhere and at the end nearly that of the sign.
+    """
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """The derivative at each value of ``x``, any float tensor, of signs under a scale."""
@@ -193,9 +198,9 @@ class ErrorDecay(nn.Module):
 
 
 def set_progress(network: nn.Module, progress: float) -> None:
-    """Tell the gradients of ``network`` that sharpen what share of training is done, 0 to 1."""
+    """Tell what in ``network`` depends on it what share of training is done, 0 to 1."""
     for module in network.modules():
-        if isinstance(module, ErrorDecay):
+        if isinstance(module, Scheduled):
             module.progress = progress
 
 
@@ -207,8 +212,7 @@ class BalancedWeightSign(nn.Module):
     Gradient: 2^s_o EDE'(v) by v, the scale a constant, and by w through the standardization
 
     The deviation is that of the n weights, not an estimate over n - 1; where it is 0, so is the
-    scale. Standardized in float64, or the last bits of the mean could decide signs. Takes and
-    returns (C_out, C_in, k, k).
+    scale. Takes and returns (C_out, C_in, k, k).
     """
 
     def __init__(self) -> None:
@@ -217,13 +221,47 @@ class BalancedWeightSign(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """Return the scaled signs of the standardized ``weight``."""
-        centred = weight.double()
-        centred = centred - centred.mean(dim=(1, 2, 3), keepdim=True)
-        variance = centred.square().mean(dim=(1, 2, 3), keepdim=True)
-        deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
-        return self.sign(centred / deviation).to(weight.dtype)
+        return self.sign(_standardized(weight)).to(weight.dtype)
+
+
+def _standardized(weight: Tensor) -> Tensor:
+    """Mean 0 and deviation 1 of each output channel's weights; 0 where all are equal.
+
+    In float64, or the last bits of the mean could decide signs.
+    """
+    centred = weight.double()
+    centred = centred - centred.mean(dim=(1, 2, 3), keepdim=True)
+    variance = centred.square().mean(dim=(1, 2, 3), keepdim=True)
+    deviation = variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+    return centred / deviation
 
 
 def _power_of_two(standardized: Tensor) -> Tensor:
     mean = standardized.abs().mean(dim=(1, 2, 3), keepdim=True)
     return mean.log2().round().exp2()
+
+
+class RectifiedWeightSign(Scheduled):
+    """Weight binarizer of ReCU: signs of standardized weights, drawn back to their quantiles.
+
+    Forward:  sign(ReCU(v)), v = 2√2 (w - mean w_o) / std w_o, ReCU(v) = max(min(v, Q), -Q),
+              Q = -b ln(2 - 2 tau), b = mean |v|, tau = 0.85 + 0.14 (e^progress - 1) / (e - 1)
+    Gradient: that of ``sign`` by ReCU(v), 1 by v within [-Q, Q] and 0 beyond, Q a constant, and by
+              w through the standardization
+
+    Args:
+        sign: what makes signs of the rectified weights.
+
+    Takes and returns (C_out, C_in, k, k).
+    """
+
+    def __init__(self, sign: nn.Module) -> None:
+        super().__init__()
+        self.sign = sign
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the signs of the rectified ``weight``."""
+        standardized = 2 * math.sqrt(2) * _standardized(weight)
+        tau = 0.85 + 0.14 * math.expm1(self.progress) / math.expm1(1)
+        quantile = -math.log(2 - 2 * tau) * standardized.detach().abs().mean()
+        return self.sign(standardized.clamp(-quantile, quantile)).to(weight.dtype)

@@ -3,25 +3,45 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 from cyclopts import App, Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.backends.options import BackendOptions
 from bidiffsr.batch.options import FileOptions
-from bidiffsr.errors import OutputError
+from bidiffsr.errors import OptionError, OutputError
 from bidiffsr.system.files import write_atomically
 
 if TYPE_CHECKING:
+    from cyclopts import ArgumentCollection
+
     from bidiffsr.config import ModelConfig
+
+_FRACTION = re.compile(r"[+-]?\d*\.\d*")
 
 
 def _version() -> str:
     from bidiffsr import __version__
 
     return __version__
+
+
+def _refuse_fractions(_: App, __: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """Of whole numbers, which cyclopts would round.
+
+    Raises:
+        OptionError: one is given with a point.
+    """
+    for argument in arguments:
+        kinds = get_args(argument.hint) or (argument.hint,)
+        if int in kinds and float not in kinds:
+            for token in argument.tokens:
+                if _FRACTION.fullmatch(token.value):
+                    name = argument.name.removeprefix("--")
+                    raise OptionError(name, f"got {token.value}, expected a whole number")
 
 
 app = App(
@@ -36,6 +56,7 @@ app = App(
     print_error=False,
     exit_on_error=False,
     result_action="return_value",
+    config=_refuse_fractions,
     suppress_keyboard_interrupt=False,
 )
 app.register_install_completion_command(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from bidiffsr.cli import models, pictures, research, speed  # noqa: F401  they add their commands
+from bidiffsr.cli import data, models, pictures, replay, research, serve, speed  # noqa: F401  they add their commands
 from bidiffsr.cli.app import app
 from bidiffsr.cli.terminal import print_error, report_error
 from bidiffsr.errors import OptionError
@@ -16,7 +16,7 @@ from bidiffsr.system.process import (
     discard_output,
     keep_freed_memory,
     open_closed_streams,
-    sigterm_interrupts,
+    signals_interrupt,
 )
 
 
@@ -27,7 +27,7 @@ def run(arguments: Sequence[str] | None) -> int:
         keep_freed_memory()
         if not sys.warnoptions:  # they are for programmers, and would stand before our own lines
             warnings.simplefilter("ignore")
-    with sigterm_interrupts():
+    with signals_interrupt():
         code = _code(sys.argv[1:] if arguments is None else list(arguments))
         try:
             sys.stdout.flush()
@@ -39,7 +39,8 @@ def run(arguments: Sequence[str] | None) -> int:
 
 def _code(tokens: Sequence[str]) -> int:
     try:
-        code = app(tokens)
+        # Or cyclopts takes it for an option; as a path it is the same.
+        code = app(["./-" if token == "-" else token for token in tokens])
     except CycloptsError as error:
         print_error(f"{error} (see bidiffsr --help)")
         return 2

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from bidiffsr.cli.app import Count, app, published_models
-from bidiffsr.cli.terminal import metric, print_config, print_counts, print_models, print_result
-from bidiffsr.errors import ConfigError, OutputError
+from bidiffsr.cli.app import Count, app, check_text_output, published_models, write_text
+from bidiffsr.cli.terminal import (
+    metric,
+    output_console,
+    print_config,
+    print_counts,
+    print_error,
+    print_models,
+    print_result,
+    progress_bars,
+)
+from bidiffsr.errors import ConfigError, ImageError, OptionError, OutputError
 from bidiffsr.system.files import exists_already
 
 if TYPE_CHECKING:
@@ -175,14 +184,41 @@ def _check_files(checkpoint: Path, output: Path, *, overwrite: bool) -> None:
 
 
 @app.command
-def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> None:
-    """Show what a model is, and what each of its layers costs.
+def inspect(
+    model: str = "default",
+    folder: Path | None = None,
+    /,
+    *,
+    size: Annotated[int, Count] = 256,
+    statistics: bool = False,
+    limit: Annotated[int | None, Count] = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    plot: Path | None = None,
+) -> int:
+    """Show what a model is, and what each of its layers costs or, with --statistics, what it does.
+
+    `bidiffsr inspect run/model.safetensors Set5 --statistics --plot inside.png`
 
     Args:
         model: The name of a model that comes with bidiffsr, a model file, or `bidiffsr` or `sr3`
-            for the published networks. Default: x4-small.
-        size: Height and width of the output that operations are counted for. Default: 256.
+            for the published networks. Default: x4-detail.
+        folder: High-resolution pictures, for statistics of activations; they are noised as in
+            training. One that cannot be used is named and left out.
+        size: Height and width of the output that operations are counted for, and of the middle of
+            each picture that statistics look at. Default: 256.
+        statistics: Show weights, learned shifts and slopes, and activations before their signs, a
+            time group and a layer. Takes PyTorch.
+        limit: Look at so many pictures of the folder, the first ones. Default: 4.
+        json_file: Also write the statistics, of each layer at each time group, to this file.
+        plot: Also draw them, to this file; its ending is the format. Takes matplotlib.
     """
+    if statistics:
+        return _statistics(model, folder, size, limit or 4, json_file, plot)
+    for option, given in (
+        *(("folder", folder), ("limit", limit), ("json", json_file), ("plot", plot)),
+    ):
+        if given is not None:
+            raise OptionError(option, "goes with --statistics, which is missing")
     from bidiffsr.models.catalog import find_model
     from bidiffsr.models.packed import check_model
     from bidiffsr.nn.counting import count, total
@@ -202,3 +238,47 @@ def inspect(model: str = "default", /, *, size: Annotated[int, Count] = 256) -> 
     print_result(title)
     print_config(config)
     print_counts(layers, total(layers), size)
+    return 0
+
+
+def _statistics(
+    model: str,
+    folder: Path | None,
+    size: int,
+    limit: int,
+    json_file: Path | None,
+    plot: Path | None,
+) -> int:
+    from bidiffsr.evaluation.benchmark import Benchmark, read_pair
+    from bidiffsr.inspection.figures import check_figure_output, save_figure
+    from bidiffsr.inspection.statistics_figures import statistics_figure
+    from bidiffsr.models.catalog import find_model
+    from bidiffsr.models.networks import load_model
+
+    for file in filter(None, (json_file, plot)):
+        check_text_output(file)
+    if plot is not None:
+        check_figure_output(plot)
+    if model in published_models():
+        raise ConfigError(f"{model}: has no weights to look at; name a model file")
+    pictures = [] if folder is None else Benchmark.open(folder).pictures[:limit]
+    with find_model(model) as path:
+        network, config = load_model(path)
+    from bidiffsr.inspection.statistics import Inspection
+
+    inspection = Inspection(network, config, size)
+    with progress_bars() as bars:
+        task = bars.add_task("pictures", total=len(pictures), status="")
+        for picture in bars.track(pictures, task_id=task):
+            try:
+                inspection.add(read_pair(picture, config.scale))
+            except ImageError as error:
+                print_error(error)
+    found = inspection.result()
+    for table in found.tables():
+        output_console().print(table.rich())
+    if json_file is not None:
+        write_text(json_file, json.dumps(found.as_dict(), indent=1) + "\n")
+    if plot is not None:
+        save_figure(statistics_figure(found), plot)
+    return 0 if found.pictures == len(pictures) else 1

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import time
-import traceback
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from bidiffsr.cli.app import FILES, RUNNING, Files, Running, app
-from bidiffsr.cli.terminal import (
-    ResultLines,
-    counted,
-    explanation,
-    log,
-    print_error,
-    progress_bars,
-    tally,
+from bidiffsr.batch.options import (  # noqa: F401  the types of inherited fields
+    FileFormat,
+    PageChoice,
+    Selection,
+    Subsampling,
 )
+from bidiffsr.cli.app import FILES, RUNNING, Files, Running, app
+from bidiffsr.cli.batches import foresee_all, shown, upscale_all
+from bidiffsr.cli.terminal import counted, explanation, log, print_error, progress_bars
+from bidiffsr.errors import ConfigError, OptionError
 from bidiffsr.upscaling.options import (  # noqa: F401  the types of inherited fields
     Quality,
     TileSize,
@@ -28,10 +27,8 @@ from bidiffsr.upscaling.options import (  # noqa: F401  the types of inherited f
 )
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bars
-
     from bidiffsr.batch.options import FileOptions
-    from bidiffsr.batch.plan import Job, Plan
+    from bidiffsr.batch.plan import Plan
     from bidiffsr.batch.sources import Sources
     from bidiffsr.upscaling.upscaler import Upscaler
 
@@ -44,22 +41,32 @@ class Upscaling(UpscaleOptions):
     scale: Annotated[float | None, Parameter(alias="-s")] = None
 
 
-DEFAULTS = Upscaling()
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Selecting(Selection):
+    """With a short name for looking into folders."""
 
-# Of failed pictures, in the line that ends a batch.
-_MOST_NAMES = 20
+    recursive: Annotated[bool, Parameter(alias="-r")] = False
+
+
+DEFAULTS, ALL = Upscaling(), Selecting()
 
 
 @app.command
 def upscale(
-    pictures: tuple[Path, ...],
+    pictures: tuple[Path, ...] = (),
     /,
     *,
+    listing: Annotated[Path | None, Parameter(name="--from")] = None,
     output: Annotated[Path | None, Parameter(name=["--output", "-o"])] = None,
     model: Annotated[str, Parameter(name=["--model", "-n"])] = "default",
     options: Upscaling = DEFAULTS,
     files: Files = FILES,
-    recursive: Annotated[bool, Parameter(name=["--recursive", "-r"])] = False,
+    selection: Selecting = ALL,
+    dry_run: bool = False,
+    ray: str | None = None,
+    journal: Path | None = None,
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
     running: Running = RUNNING,
 ) -> int:
     """Make pictures larger, filling in detail.
@@ -70,39 +77,94 @@ def upscale(
     after an interruption: what is there already is left out, and so are results (such as
     photo_x4.jpg) that lie among the pictures they were made from.
 
+    `bidiffsr upscale - -o - < photo.jpg > large.jpg` is for pipes.
+
     Args:
-        pictures: Pictures (PNG, JPEG, WebP or TIFF), or folders of them.
-        output: Where to: a picture's name, or a folder, which is created. Default: beside
-            the picture, as photo_x4.jpg.
+        pictures: Pictures, or folders of them; `-` for standard input.
+        listing: A file that lists pictures and folders, one a line, or between NUL bytes as
+            `find -print0` writes them; `-` for a list on standard input.
+        output: Where to: a picture's name, or a folder, which is created; `-` for standard
+            output. Default: beside the picture, as photo_x4.jpg.
         model: The name of a model that comes with bidiffsr, such as x4-small, or a model file.
             Default: the best that comes with bidiffsr for this scale.
-        recursive: Look into folders inside folders.
+        dry_run: Write nothing; say what would be made and left out, what is wrong with pictures as
+            far as that is known before they are decoded, and how much memory and disk it takes.
+        ray: Have a Ray cluster do it: its address, `auto` for the one this machine is part of, or
+            `local` to start one here. Each worker has --threads, by default one.
+        journal: A file that says what has been made of which pictures, made where there is none.
+            The same command goes on where it was, however it ended; what is there is checked;
+            pictures that were moved or renamed are not done again; and several processes of a
+            machine share the pictures.
+        as_json: Say on standard output what happens while it happens, one JSON object a line, for
+            programs.
     """
+    if not pictures and listing is None:
+        raise OptionError("from", "got no list, and no PICTURES; name a picture or a folder")
+    from bidiffsr.batch.lists import read_list
+    from bidiffsr.batch.pipes import PIPE
     from bidiffsr.batch.plan import plan_jobs
     from bidiffsr.batch.sources import find_sources
     from bidiffsr.upscaling.upscaler import Upscaler
 
-    sources = find_sources(pictures, recursive=recursive)
+    if PIPE in (*pictures, output):
+        if listing is not None:
+            raise OptionError("from", "got it with a pipe, which stands for one picture")
+        not_of_pipes = {
+            "dry-run": dry_run,
+            "ray": ray is not None,
+            "journal": journal is not None,
+            "json": as_json,
+        }
+        for option, given in not_of_pipes.items():
+            if given:
+                raise OptionError(option, "got it with a pipe; expected pictures in files")
+        _check_pipes(pictures, output, options, selection, files)
+        upscaler = Upscaler.from_pretrained(model, scale=options.scale, **asdict(running))
+        asked = upscaler.check(options)
+        return _upscale_piped(upscaler, pictures[0], output or PIPE, asked, files)
+    for option, given in (("journal", journal is not None), ("json", as_json)):
+        if given and dry_run:
+            raise OptionError(option, "got it with --dry-run, which only plans; leave one out")
+    if ray is not None and journal is not None:
+        raise OptionError("journal", "got it with --ray; it is for the processes of one machine")
+    if listing is not None:
+        pictures += tuple(read_list(listing, sys.stdin.buffer))
+    sources = find_sources(pictures, recursive=selection.recursive)
     upscaler = Upscaler.from_pretrained(model, scale=options.scale, **asdict(running))
-    scale = upscaler.check(options)
+    asked = upscaler.check(options)
     plan = plan_jobs(
-        sources.pictures,
-        output,
-        scale=scale,
-        samples=options.samples,
-        overwrite=files.overwrite,
+        *(sources.pictures, output, asked, files, selection), several=listing is not None
     )
-    _log_left_out(sources, plan, output)
-    return _upscale_all(upscaler, plan, replace(options, scale=scale), files)
+    _log_left_out(sources, plan, output, named=journal is None)
+    if dry_run:
+        return foresee_all(upscaler, plan, asked, files)
+    if ray is None:
+        return upscale_all(upscaler, plan, asked, files, journal=journal, as_json=as_json)
+    from bidiffsr.batch.ray import Cluster
+    from bidiffsr.models.catalog import find_model
+
+    with find_model(model, options.scale) as path:
+        cluster = Cluster(ray, path, upscaler, asdict(running), compare=as_json)
+        return upscale_all(upscaler, plan, asked, files, workers=cluster, as_json=as_json)
 
 
-def _log_left_out(sources: Sources, plan: Plan, output: Path | None) -> None:
-    """A line for everything that its owner may miss among the results."""
-    for job in plan.already_there:
-        log(f"{job.outputs[0]}: already there, not made again (--overwrite does)")
+def _log_left_out(sources: Sources, plan: Plan, output: Path | None, *, named: bool = True) -> None:
+    """A line for everything that its owner may miss among the results.
+
+    Args:
+        sources: what was found.
+        plan: what is made of it.
+        output: where to.
+        named: whether each is named that is already there; with a journal they are counted.
+    """
+    from bidiffsr.batch.storage import location
+
+    for job in plan.already_there if named else ():
+        log(f"{location(job.outputs[0])}: already there, not made again (--overwrite does)")
     if plan.earlier_results:
         count, first = len(plan.earlier_results), plan.earlier_results[0]
-        log(f"{first}: left out, an earlier result ({count} in all; name one alone to upscale it)")
+        more = f"({count} in all; name one alone to upscale it)"
+        log(f"{location(first)}: left out, an earlier result {more}")
     left_out = []
     if sources.unread:
         kinds = " ".join(sorted({path.suffix.lower() for path in sources.unread}))
@@ -114,93 +176,70 @@ def _log_left_out(sources: Sources, plan: Plan, output: Path | None) -> None:
     folders = [folder for folder in sources.folders if output is None or not _same(folder, output)]
     if folders:
         left_out.append(f"{counted(len(folders), 'folder')} inside (--recursive looks there)")
+    if plan.unmatched:
+        left_out.append(f"{counted(len(plan.unmatched), 'picture')} by --include or --exclude")
     if left_out:
         log(f"left out: {', '.join(left_out)}")
 
 
-def _same(path: Path, other: Path) -> bool:
-    return path.absolute() == other.absolute()
-
-
-def _upscale_all(
-    upscaler: Upscaler, plan: Plan, options: UpscaleOptions, files: FileOptions
-) -> int:
-    """Do the jobs, whatever befalls one of them; returns the exit code."""
-    from bidiffsr.batch.run import AlreadyThere
-    from bidiffsr.system.files import remove_leftovers
-
-    for folder in plan.folders:
-        remove_leftovers(folder)
-    failed: list[str] = []
-    there = len(plan.already_there)
-    lines = ResultLines()
-    with progress_bars() as bars:
-        overall = bars.add_task("all pictures", total=len(plan.jobs), status="")
-        bars.update(overall, visible=len(plan.jobs) > 1)
-        for job in plan.jobs:
-            try:
-                _upscale_one(bars, lines, upscaler, job, options, files)
-            except BrokenPipeError:  # of standard output
-                raise
-            except Exception as error:
-                if plan.batch and isinstance(error, AlreadyThere):
-                    there += 1
-                    log(f"{job.outputs[0]}: already there, made meanwhile by another run")
-                else:
-                    _print_failure(error, job, plan)
-                    failed.append(str(job.source))
-            bars.advance(overall)
-    if plan.batch:
-        done = len(plan.jobs) - len(failed) - (there - len(plan.already_there))
-        results = len(plan.earlier_results)
-        counts = [(there, "already there"), (results, "left out"), (len(failed), "failed")]
-        # Their own lines may be a thousand pictures up.
-        log(": ".join([tally([(done, "done"), *counts]), *_listed(failed)]))
-    if lines.error is not None:
-        why = lines.error.strerror
-        print_error(f"standard output cannot be written to ({why}); results are kept")
-    return 1 if failed or lines.error is not None else 0
-
-
-def _listed(names: Sequence[str]) -> list[str]:
-    """The names as one text, cut short; nothing where there are none."""
-    shown = ", ".join(names[:_MOST_NAMES])
-    more = len(names) - _MOST_NAMES
-    return [f"{shown} and {more} more" if more > 0 else shown] if names else []
-
-
-def _print_failure(error: Exception, job: Job, plan: Plan) -> None:
-    """A line; for a bug of ours all there is to know, or the bug itself where it stops nothing."""
-    explained = explanation(error)
-    if explained is not None:
-        print_error(explained)
-    elif plan.batch:
-        traceback.print_exception(error)
-        print_error(f"{job.source}: {type(error).__name__}, which is a bug; please report it")
-    else:
-        raise error
-
-
-def _upscale_one(
-    bars: Bars,
-    lines: ResultLines,
-    upscaler: Upscaler,
-    job: Job,
+def _check_pipes(
+    pictures: Sequence[Path],
+    output: Path | None,
     options: UpscaleOptions,
+    selection: Selection,
     files: FileOptions,
 ) -> None:
-    from bidiffsr.batch.run import upscale_file
+    """Make sure, before anything is read, that one picture goes in and one comes out."""
+    from bidiffsr.batch.pipes import PIPE
+    from bidiffsr.batch.plan import check_summaries
 
-    task = bars.add_task(job.source.name, total=None, status="")
-    started = time.perf_counter()
+    if len(pictures) > 1 or options.samples > 1:
+        raise ConfigError("-: stands for one picture; expected no others, and one sample")
+    check_summaries(options, files)
+    if selection.shard is not None:
+        raise OptionError("shard", "got it with a pipe, whose one picture has no parts")
+    if files.name is not None:
+        raise OptionError("name", "names files that lie beside pictures; a pipe has none")
+    if files.keep_times and PIPE in (*pictures, output):
+        raise OptionError("keep-times", "a pipe has no times; name the picture and the result")
+    if files.format is not None and output not in (None, PIPE):
+        raise OptionError("format", f"got it beside {output}, whose suffix says what it is")
+    if output in (None, PIPE) and sys.stdout.isatty():
+        raise ConfigError("standard output is a terminal; name a file (-o), or send it into one")
+
+
+def _upscale_piped(
+    upscaler: Upscaler,
+    picture: Path,
+    output: Path,
+    options: UpscaleOptions,
+    files: FileOptions,
+) -> int:
+    """One picture from or to a pipe; standard output holds its bytes and nothing else."""
+    from bidiffsr.batch.pipes import PIPE, piped_job
+    from bidiffsr.batch.stream import upscale_job
+    from bidiffsr.images.codec import MAX_PIXELS, most_bytes
+
+    most = most_bytes(files.max_pixels or MAX_PIXELS)
+    named: Callable[[str], str] = str
     try:
-        for progress in upscale_file(upscaler, job, options, files):
-            bars.update(task, total=progress.total, completed=progress.done)
-            if progress.result is not None:
-                size = f"{progress.result.width}x{progress.result.height}"
-                finished = time.perf_counter()
-                written = job.outputs[progress.sample]
-                lines.print(f"{job.source} -> {written} ({size}, {finished - started:.1f} s)")
-                started = finished
-    finally:
-        bars.remove_task(task)
+        with piped_job(
+            picture, output, sys.stdin.buffer, most=most, result_format=files.format
+        ) as piped:
+            named = piped.named
+            with progress_bars() as bars:
+                for _ in shown(upscale_job(upscaler, piped.job, options, files), bars, named):
+                    pass
+            if output == PIPE:
+                piped.send(sys.stdout.buffer)
+    except Exception as error:
+        explained = explanation(error)
+        if explained is None:
+            raise
+        print_error(named(explained))
+        return 1
+    return 0
+
+
+def _same(path: Path, other: Path) -> bool:
+    return path.absolute() == other.absolute()

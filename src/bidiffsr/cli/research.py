@@ -1,28 +1,35 @@
-"""`bidiffsr eval` and `bidiffsr train`."""
+"""`bidiffsr eval`, `bidiffsr compare` and `bidiffsr train`."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, replace
-from functools import partial
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from bidiffsr.cli.app import RUNNING, Count, Running, app, check_text_output, write_text
-from bidiffsr.cli.terminal import log, output_console, print_result, progress_bars, training_display
-from bidiffsr.errors import ConfigError
+from bidiffsr.cli.terminal import (
+    counted,
+    log,
+    output_console,
+    print_error,
+    print_result,
+    progress_bars,
+    tally,
+    training_display,
+)
+from bidiffsr.errors import BidiffsrError, OptionError
 from bidiffsr.system.process import stop_requests
 from bidiffsr.upscaling.options import Quality, UpscaleOptions
 
 if TYPE_CHECKING:
-    from bidiffsr.backends.options import BackendOptions
-    from bidiffsr.evaluation import Method, Metric
+    from bidiffsr.evaluation import Metric
 
 
 @app.command(name="eval")
@@ -34,11 +41,14 @@ def evaluate(
     model: Annotated[tuple[str, ...], Parameter(name=["--model", "-n"])] = ("default",),
     quality: tuple[Quality, ...] = (),
     steps: int | None = None,
-    seed: int = 0,
+    ensemble: bool = False,
+    seed: tuple[int, ...] = (0,),
     limit: Annotated[int | None, Count] = None,
     lpips: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     markdown: Path | None = None,
+    latex: Path | None = None,
+    csv: Path | None = None,
     running: Running = RUNNING,
 ) -> None:
     """Score models on folders of high-resolution pictures, as the papers do.
@@ -47,9 +57,12 @@ def evaluate(
 
     `bidiffsr eval Set5 -n default -n run/model.safetensors --quality fast --quality best`
 
+    `bidiffsr eval Set5 B100 -n x4-small --seed 0 --seed 1 --seed 2 --latex table.tex`
+
     Each picture is made small, upscaled, and compared with itself: PSNR and SSIM on the luma
     (higher is better), NIQE and LPIPS (lower is better), and seconds for a million pixels. Bicubic
-    interpolation is always scored too.
+    interpolation is always scored too. With several seeds a score is the mean over them ± the
+    standard deviation of the set's mean.
 
     Args:
         folders: Folders of pictures, or folders that contain HR and LR_bicubic.
@@ -59,42 +72,158 @@ def evaluate(
         quality: As in `bidiffsr upscale`; may be given several times, which makes a row for each
             model and quality. Default: what each model was made for.
         steps: Sampling steps, in place of the quality's.
-        seed: Of the sampling noise. Default: 0.
+        ensemble: Average eight turned and mirrored results, as in `bidiffsr upscale`.
+        seed: Of the sampling noise; may be given several times. Default: 0.
         limit: Score only so many pictures of each folder, the first ones.
         lpips: The weights of LPIPS. Default: those that are installed.
         json_file: Also write all scores to this file.
-        markdown: Also write the table to this file.
+        markdown: Also write the tables to this file: in the papers' layout, and what is printed.
+        latex: Also write the table in the papers' layout to this file, for LaTeX with booktabs,
+            the best of each column bold and the second underlined.
+        csv: Also write the mean of each method, set, metric and seed to this file, unrounded.
     """
+    from bidiffsr.cli.contenders import contenders
     from bidiffsr.evaluation import Score, render
     from bidiffsr.evaluation import evaluate as scores_of
     from bidiffsr.evaluation.benchmark import Benchmark
 
-    for file in filter(None, (json_file, markdown)):
+    for file in filter(None, (json_file, markdown, latex, csv)):
         check_text_output(file)
     metrics = _metrics(lpips)
     counts = [len(Benchmark.open(folder).pictures[:limit]) for folder in folders]
     asked = [
-        UpscaleOptions(scale=scale, quality=each, steps=steps, seed=seed)
+        UpscaleOptions(scale=scale, quality=each, steps=steps, ensemble=ensemble)
         for each in quality or (None,)
     ]
-    methods, factor = _methods(model, running, asked)
-    scores: dict[str, list[Score]] = {name: [] for name in methods}
+    rows, factor = contenders(model, running, asked, seed)
+    scores: dict[str, list[Score]] = {row.name: [] for row in rows}
+    work = ((row, draw, folder) for row in rows for draw in row.draws.items() for folder in folders)
     with progress_bars() as bars:
-        task = bars.add_task("scoring", total=len(methods) * sum(counts), status="")
-        for name, method in methods.items():
-            for folder in folders:
-                bars.update(task, description=f"{name}: {folder.name}")
-                for score in islice(scores_of(folder, method, factor, metrics), limit):
-                    scores[name].append(score)
-                    first = metrics[0]
-                    shown = f"{first.heading} {first.cell(score[first.name])}"
-                    bars.update(task, advance=1, status=f"{score.name}: {shown}")
-    report = render(scores, factor)
+        total = sum(len(row.draws) for row in rows) * sum(counts)
+        task = bars.add_task("scoring", total=total, status="")
+        for row, (drawn, method), folder in work:
+            bars.update(task, description=f"{row.name}: {folder.name}")
+            for score in islice(scores_of(folder, method, factor, metrics), limit):
+                scores[row.name].append(replace(score, seed=drawn))
+                first = metrics[0]
+                shown = f"{first.heading} {first.cell(score[first.name])}"
+                bars.update(task, advance=1, status=f"{score.name}: {shown}")
+    report = render(scores, factor, {row.name: row.cost for row in rows if row.cost})
     output_console().print(report.table().rich())
     if json_file is not None:
         write_text(json_file, json.dumps(report.as_dict(), indent=2, allow_nan=False) + "\n")
     if markdown is not None:
-        write_text(markdown, report.table().markdown())
+        tables = (report.paper_table(), report.table())
+        write_text(markdown, "\n".join(table.markdown() for table in tables))
+    if latex is not None:
+        write_text(latex, report.paper_table().latex())
+    if csv is not None:
+        write_text(csv, report.csv())
+
+
+@app.command
+def compare(
+    pictures: tuple[Path, ...],
+    /,
+    *,
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    model: Annotated[tuple[str, ...], Parameter(name=["--model", "-n"])] = ("default",),
+    quality: tuple[Quality, ...] = (),
+    scale: Annotated[int | None, Parameter(name=["--scale", "-s"], validator=Number(gte=2))] = None,
+    steps: int | None = None,
+    seed: int = 0,
+    side: Annotated[int, Count] = 96,
+    at: tuple[tuple[int, int], ...] = (),
+    tradeoff: Path | None = None,
+    perception: Literal["lpips", "niqe"] = "lpips",
+    lpips: Path | None = None,
+    running: Running = RUNNING,
+) -> int:
+    """Draw crops of models' results side by side, as papers do.
+
+    `bidiffsr compare butterfly.png baby.png -n x4-small -n run/model.safetensors -o figure.png`
+
+    Each picture is made small and upscaled by bicubic interpolation and every model. The figure has
+    a part for each: the whole original, and a square of it beside what the methods made of it, with
+    their scores of the whole picture. A picture that cannot be used is named and left out. Takes
+    matplotlib.
+
+    Args:
+        pictures: High-resolution pictures, or folders of such.
+        output: The figure to write; its ending is the format: png, pdf or svg.
+        model: As in `bidiffsr eval`; may be given several times.
+        quality: As in `bidiffsr eval`; may be given several times.
+        scale: The factor. Default: the most that all the models can.
+        steps: Sampling steps, in place of the quality's.
+        seed: Of the sampling noise. Default: 0.
+        side: Of the square, in pixels of the original. Default: 96.
+        at: Its left and top, `--at 250 270`; given once for each picture. Default: where bicubic
+            interpolation is farthest from the original.
+        tradeoff: Also draw the perception-distortion plot to this file: each method's means over
+            the pictures.
+        perception: What PSNR is set against: lpips, or niqe, which is also used where the weights
+            of LPIPS are not installed. Default: lpips.
+        lpips: The weights of LPIPS. Default: those that are installed.
+    """
+    from bidiffsr.cli.contenders import contenders
+    from bidiffsr.evaluation.benchmark import read_pair
+    from bidiffsr.images.find import find_images
+    from bidiffsr.inspection.comparison import compare as compared
+    from bidiffsr.inspection.comparison_figures import comparison_figure, tradeoff_figure
+    from bidiffsr.inspection.figures import check_figure_output, save_figure
+
+    for file in filter(None, (output, tradeoff)):
+        check_text_output(file)
+        check_figure_output(file)
+    paths = find_images(pictures)
+    if at and len(at) != len(paths):
+        raise OptionError("at", f"given {len(at)} times for {counted(len(paths), 'picture')}")
+    metrics = _metrics(lpips)
+    names = {metric.name: metric for metric in metrics}
+    drawn = names["niqe" if lpips is None and not _has_lpips() else perception]
+    asked = [UpscaleOptions(scale=scale, quality=each, steps=steps) for each in quality or (None,)]
+    rows, factor = contenders(model, running, asked, (seed,))
+    labels = _labels([row.name for row in rows])
+    methods = {
+        label: method
+        for label, row in zip(labels, rows, strict=True)
+        for method in row.draws.values()
+    }
+    made, failed = [], 0
+    with progress_bars() as bars:
+        task = bars.add_task("pictures", total=len(paths), status="")
+        for path, place in bars.track(list(zip_longest(paths, at)), task_id=task):
+            try:
+                pair = read_pair(path, factor)
+                made.append(compared(pair, methods, factor, side, place, (names["psnr"], drawn)))
+            except BidiffsrError as error:
+                print_error(error)
+                failed += 1
+    if not made:
+        return 1
+    save_figure(comparison_figure(made, drawn), output)
+    if tradeoff is not None:
+        save_figure(tradeoff_figure(made, drawn), tradeoff)
+    counts = [(len(made), "compared"), (failed, "left out")]
+    print_result(f"{output}: {tally(counts)}")
+    return 1 if failed else 0
+
+
+def _labels(names: Sequence[str]) -> list[str]:
+    """Short ones of models that are named by their paths, if these differ."""
+    short = []
+    for name in names:
+        path, separator, quality = name.partition(".safetensors")
+        file = Path(path)
+        known = file.parent.name if file.name == "model" else file.name
+        short.append(f"{known}{quality}" if separator else name)
+    return short if len(set(short)) == len(short) else list(names)
+
+
+def _has_lpips() -> bool:
+    from bidiffsr.evaluation.lpips import installed
+
+    return installed() is not None
 
 
 def _metrics(lpips: Path | None) -> tuple[Metric, ...]:
@@ -107,38 +236,6 @@ def _metrics(lpips: Path | None) -> tuple[Metric, ...]:
     if installed() is None:
         log(f"LPIPS is left out, its weights are not installed; {FETCH} and give --lpips its path")
     return METRICS
-
-
-def _methods(
-    models: Sequence[str], running: BackendOptions, asked: Sequence[UpscaleOptions]
-) -> tuple[dict[str, Method], int]:
-    """What is scored, by the names of the rows, and the scale, which all of ``asked`` share."""
-    from bidiffsr.evaluation import bicubic
-    from bidiffsr.upscaling.upscaler import Upscaler
-
-    scale = asked[0].scale
-    upscalers = {
-        name: Upscaler.from_pretrained(name, scale=scale, **asdict(running))
-        for name in dict.fromkeys(models)
-        if name != "bicubic"
-    }
-    factor = scale or min((each.config.scale for each in upscalers.values()), default=4)
-
-    def method(name: str, options: UpscaleOptions) -> Method:
-        upscaler = upscalers[name]
-        try:
-            upscaler.check(options)
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
-        upscale: Any = partial(upscaler, **asdict(options))
-        return lambda low, _: upscale(low)
-
-    methods: dict[str, Method] = {"bicubic": bicubic}
-    for name in upscalers:
-        for options in asked:
-            row = name if options.quality is None else f"{name} ({options.quality})"
-            methods[row] = method(name, replace(options, scale=factor))
-    return methods, int(factor)
 
 
 @app.command(usage="Usage: bidiffsr train CONFIG [--KEY VALUE]...")
@@ -164,22 +261,21 @@ def train(
     values = with_overrides(load_yaml(config), overrides, str(config))
     settings = parse_config(TrainingConfig, values, str(config))
 
+    from bidiffsr.training.processes import Processes
     from bidiffsr.training.trainer import MODEL_NAME
     from bidiffsr.training.trainer import train as iterations_of
 
-    iterations = iterations_of(settings)
+    first = Processes.here().first
     reached: int | None = None
-    with (
-        stop_requests() as signals,
-        progress_bars() as bars,
-        closing(iterations),  # which saves
-    ):
+    with stop_requests() as signals, progress_bars() as bars:
         show = training_display(bars, settings.iterations)
-        for progress in iterations:
-            reached = progress.iteration
-            show(progress)
-            if signals:
-                break
+        with closing(iterations_of(settings, stop=lambda: bool(signals))) as iterations:
+            for progress in iterations:
+                reached = progress.iteration
+                if first:
+                    show(progress)
+    if not first:
+        return 128 + signals[0] if signals else 0
     if reached is None:
         log(f"{settings.output}: holds all {settings.iterations} iterations already")
         return 0

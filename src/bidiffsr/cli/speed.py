@@ -37,7 +37,7 @@ def bench(
 
     Args:
         model: The name of a model that comes with bidiffsr, a model file, or `bidiffsr` or `sr3`
-            for the published networks with random weights, which needs PyTorch. Default: x4-small.
+            for the published networks with random weights, which needs PyTorch. Default: x4-detail.
         size: Height and width of the output; may be given several times. Default: 256.
         rounds: Timed steps of each system. Default: 7.
         threads: The most that are used. Default: one for each CPU.

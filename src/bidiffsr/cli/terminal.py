@@ -26,7 +26,14 @@ _EXTRAS = {
     "torch": "torch",
     "lightning_fabric": "train",
     "tensorboardX": "train",
-    "matplotlib": "bench",
+    "matplotlib": "plot",
+    "fastapi": "server",
+    "uvicorn": "server",
+    "prometheus_client": "server",
+    "python_multipart": "server",
+    "ray": "ray",
+    "pyarrow": "ray",
+    "fsspec": "ray",
 }
 # Where no terminal sets a width, tables must not be cut to the customary 80 columns.
 _UNBOUNDED_WIDTH = 500

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, Tag, model_validator
 
-from bidiffsr.binary.methods import METHODS
+from bidiffsr.binary.methods import METHODS, FloatHelp
 from bidiffsr.config.base import Config, PositiveInt, Timesteps, equals, tagged
 
 _PICTURE_CHANNELS = 3
@@ -72,6 +72,9 @@ class BiDiffSRConfig(Config):
     three channels."""
     weight_gain: Annotated[bool, Field(exclude_if=equals(False))] = False
     """A learned factor for each output channel of a binarized conv, beside its mean magnitude."""
+    float_help: Annotated[FloatHelp, Field(exclude_if=equals("none"))] = "none"
+    """What is added to each binarized 3×3 conv: nothing, a 1×1 or a grouped 3×3 conv of its real
+    input, in full precision; PyTorch alone runs it."""
     identity_shortcut: bool = True
     timestep_aware_redistribution: bool = True
     """TaR per time group; otherwise one learned threshold for all timesteps."""

@@ -23,13 +23,24 @@ class DegradationConfig(Config):
     """What befalls low-resolution training pictures, each with the same chance (`degrade`)."""
 
     probability: Annotated[Fraction, renamed("probability", before="share")] = 0.75
-    """The chance of each: blur, noise, JPEG."""
+    """The chance of each: blur, sharpening, resizing, noise, JPEG."""
     blur: Annotated[float, Field(ge=0, le=2)] = 0.8
     """Standard deviation of the strongest blur, low-resolution pixels."""
     noise: Annotated[float, Field(ge=0, le=100)] = 8.0
     """Standard deviation of the strongest noise at medium grey, of 255 grey levels."""
     jpeg: Annotated[int, Field(ge=1, le=95)] | None = 50
     """The lowest JPEG quality; the highest is 95. null: no JPEG."""
+    sharpen: Annotated[float, Field(ge=0, le=4, exclude_if=equals(0.0))] = 0.0
+    """The strongest unsharp mask, which leaves halos: how much of what a blur of one pixel takes
+    away is added."""
+    resize: Annotated[float, Field(ge=0.25, le=1, exclude_if=equals(1.0))] = 1.0
+    """The smallest factor by which pictures are made smaller; they get their size back at the end.
+    1: none."""
+    rounds: Annotated[int, Field(ge=1, le=4, exclude_if=equals(1))] = 1
+    """How many times all of it happens, as to pictures that are passed on and saved again (Wang et
+    al. 2021, "Real-ESRGAN", section 3.2)."""
+    clean: Annotated[Fraction, Field(exclude_if=equals(0.0))] = 0.0
+    """The share of pictures that nothing befalls."""
 
 
 class DataConfig(Config):
@@ -65,6 +76,28 @@ class OptimizerConfig(Config):
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
 
 
+class PerceptualConfig(Config):
+    """A perceptual loss beside the plain one (``training/perceptual.py``)."""
+
+    weights: FilePath
+    """VGG16's and LPIPS's, a safetensors file."""
+    factor: Annotated[float, Field(gt=0)] = 1.0
+    """Of the distance in the sum."""
+    blocks: Annotated[int, Field(ge=1, le=5)] = 3
+    """How many of the five blocks; all five are LPIPS."""
+
+
+class AdversarialConfig(Config):
+    """An adversarial loss beside the plain one (``training/adversarial.py``)."""
+
+    factor: Annotated[float, Field(gt=0)] = 1.0
+    """Of the discriminator's verdict in the sum."""
+    channels: PositiveInt = 32
+    """Of the discriminator's first layer."""
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-4
+    """Of the discriminator, constant."""
+
+
 class ValidationConfig(Config):
     """What is scored while training."""
 
@@ -84,13 +117,29 @@ class TrainingConfig(Config):
     optimizer: OptimizerConfig = OptimizerConfig()
     validation: Annotated[ValidationConfig, Incidental()] = ValidationConfig()
     loss: Literal["l1", "l2"] = "l1"
+    perceptual: Annotated[PerceptualConfig | None, Field(exclude_if=equals(None))] = None
+    """null: the plain loss alone."""
+    adversarial: Annotated[AdversarialConfig | None, Field(exclude_if=equals(None))] = None
+    """null: no discriminator."""
+    backward_simulation: Annotated[bool, Field(exclude_if=equals(False))] = False
+    """Make noisy variables from what the network itself predicts at the noisiest timestep, as
+    sampling does, not from the truth (Yin et al. 2024, "Improved Distribution Matching
+    Distillation", section 4.5)."""
     iterations: PositiveInt = 1_000_000
     batch: PositiveInt = 16
+    """Samples of one update, over all processes."""
+    accumulate: Annotated[PositiveInt, Field(exclude_if=equals(1))] = 1
+    """Parts of the batch that are computed one after the other, to save memory."""
     noisiest_probability: Annotated[
         Fraction | None, renamed("noisiest_probability", before="start_probability")
     ] = None
     """The probability of the last timestep, where sampling starts; the others are uniform over the
     remaining timesteps. null: uniform over all."""
+    timestep_weights: Annotated[
+        tuple[Annotated[float, Field(ge=0)], ...] | None, Field(exclude_if=equals(None))
+    ] = None
+    """In place of ``noisiest_probability``: one number for each timestep from 0 up, in proportion
+    to which it is drawn."""
     initialize_from: FilePath | None = None
     """A model file whose weights training starts from: the same network, another ``method`` of it,
     or one with fewer channels, which is widened."""
@@ -116,6 +165,9 @@ class TrainingConfig(Config):
     compile: bool = False
     """Compile what surrounds the binarized convolutions (`binary.fused`); the first iteration then
     takes some seconds."""
+    recompute: Annotated[bool, Incidental()] = False
+    """Activation checkpointing: residual blocks are computed anew in the backward pass, which takes
+    less memory and more time."""
     minutes: Annotated[Annotated[float, Field(gt=0)] | None, Incidental()] = None
     """Stop cleanly, with a checkpoint, after this long; the same command goes on."""
 
@@ -124,4 +176,10 @@ class TrainingConfig(Config):
         for multiple in (self.model.scale, self.model.network.size_multiple):
             if self.data.crop % multiple:
                 raise ValueError(f"data.crop: {self.data.crop} must be a multiple of {multiple}")
+        weights, timesteps = self.timestep_weights, self.model.diffusion.schedule.timesteps
+        if weights is not None and (len(weights) != timesteps or not sum(weights)):
+            raise ValueError(
+                f"timestep_weights: {list(weights)}; expected {timesteps} numbers, one for each "
+                "timestep, not all of them 0"
+            )
         return self

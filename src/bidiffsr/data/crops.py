@@ -21,10 +21,11 @@ from bidiffsr.config import DegradationConfig
 from bidiffsr.data.degradation import REACH, degrade
 from bidiffsr.data.store import Pair, PictureStore
 from bidiffsr.errors import ConfigError
+from bidiffsr.evaluation.benchmark import high_resolution_folder, low_resolution
 from bidiffsr.images.codec import read_image
 from bidiffsr.images.find import find_images
 from bidiffsr.images.image import from_float, to_float
-from bidiffsr.images.resize import cubic_upscale, imresize, mod_crop
+from bidiffsr.images.resize import cubic_upscale, mod_crop
 
 # Low-resolution pixels around a crop that the four-tap upscaling reads.
 _MARGIN = 3
@@ -33,12 +34,13 @@ _MARGIN = 3
 class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
     """Pairs (picture, condition), both (3, crop, crop) float32 in [0, 1].
 
-    The low-resolution picture is MATLAB's antialiased bicubic of the whole picture, 8-bit; the
-    condition is OpenCV's bicubic upscale of it. Crops lie on the low-resolution grid; each is
-    flipped and turned by a quarter at random.
+    The low-resolution picture is MATLAB's antialiased bicubic of the whole picture, 8-bit, or the
+    one that the official layout has (`bidiffsr.evaluation.benchmark`); the condition is OpenCV's
+    bicubic upscale of it. Crops lie on the low-resolution grid; each is flipped and turned by a
+    quarter at random.
 
     Args:
-        folders: where the pictures are.
+        folders: of pictures, or that contain HR.
         scale: the factor between the two resolutions.
         crop: side in high-resolution pixels, a multiple of ``scale``.
         seed: of all random choices.
@@ -67,7 +69,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         if crop % scale:
             raise ConfigError(f"data.crop: {crop} must be a multiple of the scale, {scale}")
-        self.paths = _without(find_images(folders), exclude)
+        self.paths = _without(find_images(map(high_resolution_folder, folders)), exclude)
         self.scale = scale
         self.crop = crop
         self.seed = seed
@@ -134,7 +136,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         path = self.paths[number]
         high = from_float(to_float(read_image(path).pixels))  # 16 bits become 8
         high = np.ascontiguousarray(mod_crop(high, self.scale))
-        return high, imresize(high, 1 / self.scale)
+        return high, low_resolution(path, high, self.scale)
 
 
 def _without(paths: list[Path], exclude: Sequence[str]) -> list[Path]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.diffusion.prediction import Array
 from bidiffsr.diffusion.samplers import Sampler, Transition, transitions
 from bidiffsr.system.buffers import release
+from bidiffsr.system.threads import for_each
 
 Index = Any
 """What stands in the brackets of ``array[index]``; ``...`` is the whole array."""
@@ -25,6 +27,9 @@ Predict = Callable[[Callable[[Index], Array], int, Array], Iterable[int]]
 Noise = Callable[[int, Index], Array]
 """(stream, part) → noise of that part: stream 0 is what the chain starts from, 1 + i is what the
 step of index i draws."""
+
+Watch = Callable[[Index, Array], object]
+"""Told, at every step, of each part and the clean variable that is predicted there."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Buffers:
     previous: Array | None
     """The clean variable as predicted in the step before; None unless the sampler is multistep."""
     parts: Sequence[Index] = (...,)
-    """They cover the arrays, and are worked on one after the other."""
+    """They cover the arrays, and are worked on by themselves."""
 
 
 def run_chain(
@@ -50,6 +55,8 @@ def run_chain(
     noise: Noise,
     *,
     eta: float = 0.0,
+    watch: Watch | None = None,
+    threads: int = 1,
 ) -> Iterator[tuple[int, int]]:
     """Run a chain in place.
 
@@ -61,6 +68,8 @@ def run_chain(
         predict: runs the network.
         noise: drawn only where it reaches the result.
         eta: see ``Sampler.update``.
+        watch: for those who want to see what the result will be; called by one thread.
+        threads: how many work on parts at once, see ``for_each``.
 
     Yields:
         (finished steps, what ``predict`` yields in the step under way), and (finished steps, 0)
@@ -69,9 +78,12 @@ def run_chain(
     x = buffers.variable
     steps = transitions(diffusion.schedule, timesteps)
     if _start_noise_counts(diffusion, steps[0]):
-        for part in buffers.parts:
+
+        def start(part: Index) -> None:
             x[part] = noise(0, part)
             release(x)
+
+        for_each(buffers.parts, start, threads)
     for step in steps:
         signal, _ = step.here
 
@@ -80,8 +92,8 @@ def run_chain(
 
         for progress in predict(seen, step.timestep, buffers.prediction):
             yield step.index, progress
-        for part in buffers.parts:
-            _update(diffusion, sampler, step, buffers, part, noise, eta)
+        update = partial(_update, diffusion, sampler, step, buffers, noise, eta, watch)
+        for_each(buffers.parts, update, threads if watch is None else 1)
         yield step.index + 1, 0
 
 
@@ -90,18 +102,21 @@ def _update(
     sampler: Sampler,
     step: Transition,
     buffers: Buffers,
-    part: Index,
     noise: Noise,
     eta: float,
+    watch: Watch | None,
+    part: Index,
 ) -> None:
     """Take one part to the next level; leaves its prediction zero."""
     x, prediction, previous = buffers.variable, buffers.prediction, buffers.previous
     here = x[part]
-    clean, predicted = diffusion.interpret(prediction[part], here, step.timestep)
+    clean = diffusion.clean(prediction[part], here, step.timestep)
+    if watch is not None:
+        watch(part, clean)
     x[part] = sampler.update(
         here,
         clean,
-        predicted,
+        lambda: diffusion.noise(prediction[part], here, step.timestep),
         step,
         previous=None if previous is None or step.index == 0 else previous[part],
         eta=eta,

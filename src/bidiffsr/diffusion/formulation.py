@@ -34,9 +34,13 @@ class Diffusion:
         """The noisy variable as the network sees it."""
         return x * signal if self.config.input_scaling == "signal" else x
 
-    def interpret(self, prediction: Array, x: Array, timestep: int) -> tuple[Array, Array]:
-        """(clean, clipped; noise), from the network's prediction of ``x``; each value alone."""
-        clean, noise = self.prediction.split(prediction, x, *self.schedule.levels(timestep))
-        if self.config.clip is not None:
-            clean = clean.clip(-self.config.clip, self.config.clip)
-        return clean, noise
+    def clean(self, prediction: Array, x: Array, timestep: int) -> Array:
+        """The clean variable, clipped, from the network's prediction of ``x``; each value alone."""
+        clean = self.prediction.clean(prediction, x, *self.schedule.levels(timestep))
+        return (
+            clean if self.config.clip is None else clean.clip(-self.config.clip, self.config.clip)
+        )
+
+    def noise(self, prediction: Array, x: Array, timestep: int) -> Array:
+        """The noise, likewise."""
+        return self.prediction.noise(prediction, x, *self.schedule.levels(timestep))

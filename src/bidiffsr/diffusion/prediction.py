@@ -18,10 +18,12 @@ class Prediction(Protocol):
         """What the network is trained to predict."""
         ...
 
-    def split(
-        self, prediction: Array, x: Array, signal: Array, noise_level: Array
-    ) -> tuple[Array, Array]:
-        """(clean, noise) that follow from the network's prediction of ``x``."""
+    def clean(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """The clean variable that follows from the network's prediction of ``x``."""
+        ...
+
+    def noise(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """The noise that does."""
         ...
 
 
@@ -32,11 +34,13 @@ class Epsilon:
         """See ``Prediction.target``."""
         return noise
 
-    def split(
-        self, prediction: Array, x: Array, signal: Array, noise_level: Array
-    ) -> tuple[Array, Array]:
-        """See ``Prediction.split``; undefined where the signal level is 0."""
-        return (x - noise_level * prediction) / signal, prediction
+    def clean(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.clean``; undefined where the signal level is 0."""
+        return (x - noise_level * prediction) / signal
+
+    def noise(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.noise``."""
+        return prediction
 
 
 class Velocity:
@@ -46,11 +50,13 @@ class Velocity:
         """See ``Prediction.target``."""
         return signal * noise - noise_level * clean
 
-    def split(
-        self, prediction: Array, x: Array, signal: Array, noise_level: Array
-    ) -> tuple[Array, Array]:
-        """See ``Prediction.split``."""
-        return signal * x - noise_level * prediction, signal * prediction + noise_level * x
+    def clean(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.clean``."""
+        return signal * x - noise_level * prediction
+
+    def noise(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.noise``."""
+        return signal * prediction + noise_level * x
 
 
 class Sample:
@@ -60,11 +66,13 @@ class Sample:
         """See ``Prediction.target``."""
         return clean
 
-    def split(
-        self, prediction: Array, x: Array, signal: Array, noise_level: Array
-    ) -> tuple[Array, Array]:
-        """See ``Prediction.split``."""
-        return prediction, (x - signal * prediction) / noise_level
+    def clean(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.clean``."""
+        return prediction
+
+    def noise(self, prediction: Array, x: Array, signal: Array, noise_level: Array) -> Array:
+        """See ``Prediction.noise``."""
+        return (x - signal * prediction) / noise_level
 
 
 PREDICTIONS: dict[str, Prediction] = {"epsilon": Epsilon(), "v": Velocity(), "sample": Sample()}

@@ -52,7 +52,7 @@ class Sampler(ABC):
         self,
         x: Array,
         clean: Array,
-        noise: Array,
+        noise: Callable[[], Array],
         step: Transition,
         *,
         previous: Array | None = None,
@@ -64,7 +64,7 @@ class Sampler(ABC):
         Args:
             x: the variable at this timestep; it is not written to.
             clean: as predicted from ``x``.
-            noise: as predicted from ``x``.
+            noise: gives that as predicted from ``x``; not called where it does not count.
             step: the levels.
             previous: ``clean`` of the step before; None in the first step.
             eta: 0 deterministic, 1 as noisy as the original chain.
@@ -82,7 +82,7 @@ class DDIM(Sampler):
         self,
         x: Array,
         clean: Array,
-        noise: Array,
+        noise: Callable[[], Array],
         step: Transition,
         *,
         previous: Array | None = None,
@@ -95,7 +95,9 @@ class DDIM(Sampler):
         ratio = next_noise / noise_level if noise_level else 0.0
         fresh = eta * ratio * math.sqrt(max(0.0, 1 - (signal / next_signal) ** 2))
         kept = math.sqrt(max(0.0, next_noise**2 - fresh**2))
-        x = next_signal * clean + kept * noise  # eq. 12
+        x = next_signal * clean  # eq. 12
+        if kept > 0:
+            x = x + kept * noise()
         if fresh > 0:
             if fresh_noise is None:
                 raise ConfigError(f"eta: {eta} needs fresh_noise; pass it, or make eta 0")
@@ -116,7 +118,7 @@ class DPMSolverPlusPlus(Sampler):
         self,
         x: Array,
         clean: Array,
-        noise: Array,
+        noise: Callable[[], Array],
         step: Transition,
         *,
         previous: Array | None = None,

@@ -6,16 +6,8 @@ from bidiffsr.evaluation.lpips import Lpips
 from bidiffsr.evaluation.metrics import psnr, ssim
 from bidiffsr.evaluation.niqe import niqe
 from bidiffsr.evaluation.registry import METRICS, Metric, metrics_with
-from bidiffsr.evaluation.table import (
-    Method,
-    Score,
-    ScoreReport,
-    SetMean,
-    bicubic,
-    evaluate,
-    render,
-    summarize,
-)
+from bidiffsr.evaluation.report import ScoreReport, render
+from bidiffsr.evaluation.scores import Method, Score, SetMean, bicubic, evaluate, summarize
 
 __all__ = [
     "METRICS",

@@ -48,8 +48,6 @@ class Benchmark:
 
     name: str
     pictures: tuple[Path, ...]
-    low_resolution: Path
-    """The folder of X2, X4, ...; need not exist."""
 
     @classmethod
     def open(cls, directory: StrPath) -> Benchmark:
@@ -64,7 +62,7 @@ class Benchmark:
             raise ImageError(
                 f"{root}: {problem}; expected a folder of HR pictures, or one with HR/ inside"
             )
-        pictures = root / "HR" if (root / "HR").is_dir() else root
+        pictures = high_resolution_folder(root)
         # Not resolve(): a link's own name is the set's.
         named = Path(os.path.abspath(root))  # noqa: PTH100
         if named.name == "HR":
@@ -72,7 +70,6 @@ class Benchmark:
         return cls(
             name=named.name,
             pictures=tuple(find_images(pictures)),
-            low_resolution=root / "LR_bicubic",
         )
 
     def pairs(self, scale: int) -> Iterator[Pair]:
@@ -83,15 +80,41 @@ class Benchmark:
                 picture is not of its HR picture's size over `scale`.
         """
         for path in self.pictures:
-            high = _read_high(path, scale)
-            yield Pair(path, self._low(path, high, scale), high)
+            yield read_pair(path, scale)
 
-    def _low(self, path: Path, high: Uint8Array, scale: int) -> Uint8Array:
-        folder = self.low_resolution / f"X{scale}"
-        for name in (f"{path.stem}x{scale}.png", f"{path.stem}_LRBI_x{scale}.png"):
-            if (folder / name).is_file():
-                return _read_low(folder / name, high, scale)
-        return imresize(high, 1 / scale)
+
+def read_pair(path: Path, scale: int) -> Pair:
+    """Read an HR picture and find or make its LR picture; raises as `Benchmark.pairs` does."""
+    high = _read_high(path, scale)
+    return Pair(path, low_resolution(path, high, scale), high)
+
+
+def high_resolution_folder(folder: Path) -> Path:
+    """Where the pictures of a folder lie that may be in the official layout."""
+    return folder / "HR" if (folder / "HR").is_dir() else folder
+
+
+def low_resolution_folder(pictures: Path) -> Path:
+    """Where the official layout keeps the folders X2, X4, ... of a folder of HR pictures."""
+    return (pictures.parent if pictures.name == "HR" else pictures) / "LR_bicubic"
+
+
+def low_resolution(path: Path, high: Uint8Array, scale: int) -> Uint8Array:
+    """An HR picture's LR picture: that of the official layout, or else made.
+
+    Args:
+        path: the HR picture's file.
+        high: what it holds, uint8 (height, width, 3), multiples of `scale`.
+        scale: the factor.
+
+    Raises:
+        ImageError: there is one of another size.
+    """
+    folder = low_resolution_folder(path.parent) / f"X{scale}"
+    for name in (f"{path.stem}x{scale}.png", f"{path.stem}_LRBI_x{scale}.png"):
+        if (folder / name).is_file():
+            return _read_low(folder / name, high, scale)
+    return imresize(high, 1 / scale)
 
 
 def _read_high(path: Path, scale: int) -> Uint8Array:

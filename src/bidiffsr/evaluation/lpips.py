@@ -36,9 +36,9 @@ FETCH = f"take src/bidiffsr/evaluation/{WEIGHTS.name} from bidiffsr's repository
 _SMALLEST = 31  # pixels; of 30, the second pooling would have nothing left to pool
 _BAND = 2**22  # float32 values of patches or features that are made at once
 
-# What maps 0..255 to -1..1 and then to what the network was trained on, for each channel.
-_SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
-_SCALE = np.array([0.458, 0.448, 0.450], np.float32)
+SHIFT = np.array([-0.030, -0.088, -0.188], np.float32)
+SCALE = np.array([0.458, 0.448, 0.450], np.float32)
+"""With `SHIFT`: what maps -1..1 to what networks were trained on with ImageNet, by channel."""
 
 
 @dataclass(frozen=True)
@@ -155,21 +155,12 @@ def _read_layers(file: TensorFile) -> list[_Layer]:
 
 
 def _read(file: TensorFile, name: str, shape: tuple[int, ...]) -> Float32Array:
-    where = f"{file.where}: {name}"
-    entry = file.entries.get(name)
-    if entry is None:
-        raise CheckpointError(f"{where}: missing from these LPIPS weights of AlexNet; {FETCH}")
-    if entry.shape != shape or entry.dtype not in ("F32", "F16", "BF16"):
-        raise CheckpointError(f"{where}: has {entry}, expected floats of {list(shape)}; {FETCH}")
-    value = file.read(name)
-    if not np.isfinite(value).all():
-        raise CheckpointError(f"{where}: holds NaN or infinity; {FETCH}")
-    return value
+    return file.read_floats(name, shape, whole="LPIPS weights of AlexNet", mend=FETCH)
 
 
 def _normalized(image: Uint8Array) -> Float32Array:
     centred = image.astype(np.float32) / np.float32(127.5) - np.float32(1)
-    return (centred - _SHIFT) / _SCALE
+    return (centred - SHIFT) / SCALE
 
 
 def _features(before: Float32Array, layer: _Layer) -> Float32Array:

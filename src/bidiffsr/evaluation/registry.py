@@ -17,7 +17,7 @@ class Metric:
 
     name: str
     """In JSON and in training's log."""
-    heading: str
+    label: str
     decimals: int
     score: Callable[[Uint8Array, Uint8Array, int], float | None]
     """Of the upscaled picture and the original, both uint8 (height, width, 3), and the scale; None
@@ -27,10 +27,19 @@ class Metric:
     lower_is_better: bool = False
     no_reference: bool = False
     """Whether it looks at the upscaled picture alone, so that originals have a score too."""
+    unit: str = ""
 
-    def cell(self, value: float | None) -> str:
-        """A score for a table."""
-        return "-" if value is None else f"{value:.{self.decimals}f}"
+    @property
+    def heading(self) -> str:
+        """Of a column that stands alone: the label and the unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    def cell(self, value: float | None, deviation: float | None = None) -> str:
+        """A score for a table, with its standard deviation if there is one."""
+        if value is None:
+            return "-"
+        spread = "" if deviation is None else f" ± {deviation:.{self.decimals}f}"
+        return f"{value:.{self.decimals}f}{spread}"
 
 
 def _installed_lpips(upscaled: Uint8Array, original: Uint8Array) -> float | None:
@@ -48,7 +57,13 @@ def metrics_with(
     As the papers do, PSNR, SSIM and NIQE leave out `scale` pixels of border, LPIPS does not.
     """
     return (
-        Metric("psnr", "PSNR (dB)", 2, lambda made, original, scale: psnr(made, original, scale)),
+        Metric(
+            "psnr",
+            "PSNR",
+            2,
+            lambda made, original, scale: psnr(made, original, scale),
+            unit="dB",
+        ),
         Metric("ssim", "SSIM", 4, lambda made, original, scale: ssim(made, original, scale)),
         Metric(
             "niqe",

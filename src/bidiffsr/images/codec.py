@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from bidiffsr.images.decode import (
     MAX_PIXELS,
     HeaderCheck,
     decode_image,
+    image_header,
     known_format,
     naming,
 )
-from bidiffsr.images.encode import encode_image, format_for
+from bidiffsr.images.encode import format_for, save_image
 from bidiffsr.images.formats import Format
-from bidiffsr.images.image import Image
+from bidiffsr.images.image import Header, Image
 from bidiffsr.images.libvips import libvips
 from bidiffsr.system.files import (
     StrPath,
@@ -38,7 +40,7 @@ _METADATA_BYTES = 1 << 28
 def read_image(
     path: StrPath, *, max_pixels: int = MAX_PIXELS, check_header: HeaderCheck | None = None
 ) -> Image:
-    """Read a PNG, JPEG, WebP or TIFF picture; its contents decide which, not its name.
+    """Read a picture of one of the formats; its contents decide which, not its name.
 
     What becomes of it, see `decode_image`.
 
@@ -51,20 +53,53 @@ def read_image(
         ImageError: the file is missing, no regular file, unreadable, or larger than a picture of
             `max_pixels` or the memory; or see `decode_image`.
     """
-    # Python reads the file because libvips gives some names a meaning of its own ("a[page=1].tif").
-    most = max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
+    return decode_image(
+        file_bytes(path, max_pixels),
+        name=printable(path),
+        max_pixels=max_pixels,
+        check_header=check_header,
+    )
 
+
+def read_header(path: StrPath, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """What a file says of the picture in it, which is not decoded.
+
+    Args:
+        path: the file.
+        max_pixels: see `read_image`.
+
+    Raises:
+        ImageError: as `read_image`, for all that can be known so early.
+    """
+    return image_header(file_bytes(path, max_pixels), name=printable(path), max_pixels=max_pixels)
+
+
+def file_bytes(path: StrPath, max_pixels: int) -> bytes:
+    """What a picture's file holds, whose start has been looked at; see `read_image`."""
+
+    # Python reads the file because libvips gives some names a meaning of its own ("a[page=1].tif").
     def check_start(start: bytes) -> None:
         with naming(printable(path)):
             known_format(start)
 
-    data = read_file(path, max_bytes=most, check_start=check_start)
-    return decode_image(
-        data, name=printable(path), max_pixels=max_pixels, check_header=check_header
-    )
+    return read_file(path, max_bytes=most_bytes(max_pixels), check_start=check_start)
 
 
-def write_image(path: StrPath, image: Image, *, overwrite: bool = False, quality: int = 95) -> None:
+def most_bytes(max_pixels: int = MAX_PIXELS) -> int:
+    """Bytes that a file of a picture may have; one of more is none."""
+    return max_pixels * _BYTES_PER_PIXEL + _METADATA_BYTES
+
+
+def write_image(
+    path: StrPath,
+    image: Image,
+    *,
+    overwrite: bool = False,
+    quality: int = 95,
+    subsampling: str = "4:4:4",
+    modified: int | None = None,
+    written: Callable[[Path], object] | None = None,
+) -> tuple[str, ...]:
     """Write `image` to `path`, in the format its suffix names; all of it, or nothing.
 
     The picture goes to a temporary name in the same folder, onto the disk, then is renamed. If
@@ -75,12 +110,18 @@ def write_image(path: StrPath, image: Image, *, overwrite: bool = False, quality
         path: the file; its suffix is one of `IMAGE_SUFFIXES`, in either case.
         image: the picture. Where `image.grey`, the mean of the three channels is written.
         overwrite: whether an existing file may be replaced.
-        quality: 1 to 100, for JPEG and WebP.
+        quality: 1 to 100, for JPEG, WebP and AVIF.
+        subsampling: of a JPEG's or AVIF's colours, "4:4:4", or "4:2:0" for half their resolution.
+        modified: when the file is to say that it was modified, in nanoseconds since 1970; now.
+        written: is given the temporary name of the whole file, just before that is renamed.
+
+    Returns:
+        A line for each part of the picture's metadata that the format has no place for.
 
     Raises:
         OutputError: see `check_output`; or the picture is larger than the format allows, or the
             disk refuses it.
-        ConfigError: `quality` is out of range.
+        ConfigError: `quality` or `subsampling` is out of range.
         ImageError: `image` is none.
     """
     if not isinstance(image, Image):
@@ -89,9 +130,21 @@ def write_image(path: StrPath, image: Image, *, overwrite: bool = False, quality
             "such as bidiffsr.Image(pixels)"
         )
     check_output(path, overwrite=overwrite)
-    suffix = Path(path).suffix
-    data = encode_image(image, suffix, name=printable(path), quality=quality)
-    write_atomically(path, lambda temporary: temporary.write_bytes(data), overwrite=overwrite)
+    suffix, name = Path(path).suffix, printable(path)
+    left_out: list[str] = []
+
+    def write(temporary: Path) -> None:
+        made = save_image(
+            *(image, temporary, suffix), name=name, quality=quality, subsampling=subsampling
+        )
+        left_out.extend(made)
+        if modified is not None:
+            os.utime(temporary, ns=(modified, modified))
+        if written is not None:
+            written(temporary)
+
+    write_atomically(path, write, overwrite=overwrite)
+    return tuple(left_out)
 
 
 def through_jpeg(pixels: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:

@@ -49,13 +49,13 @@ class RgbEncoding:
         """See `Encoding`; colours beyond sRGB's are clipped."""
         light = self._light(np.linspace(0, 1, peak(samples.dtype) + 1))
         if self.matrix is None or samples.shape[2] == 1:
-            return from_float(_srgb_curve(light), samples.dtype)[samples]
+            return from_float(srgb_of(light), samples.dtype)[samples]
         return _in_blocks(samples, np.array(self.matrix), lambda block: light[block])
 
     def _light(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.gamma is not None:
             return values ** (1 / self.gamma)
-        return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return light_of(values)
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,13 @@ def _adaptation(white: NDArray[np.float64], wanted: NDArray[np.float64]) -> NDAr
     return np.linalg.solve(_BRADFORD, gains[:, None] * _BRADFORD).astype(np.float64)
 
 
-def _srgb_curve(light: NDArray[np.float64]) -> NDArray[np.float64]:
+def light_of(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Linear light of sRGB samples in [0, 1]: sRGB's own curve."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def srgb_of(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The inverse of ``light_of``."""
     bright = 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055
     return np.where(light <= 0.0031308, 12.92 * light, bright)
 
@@ -164,7 +170,7 @@ def _in_blocks(
     for start in range(0, len(samples), rows):
         block = np.ascontiguousarray(samples[start : start + rows])
         light = linear(block) @ matrix.T
-        result[start : start + rows] = from_float(_srgb_curve(light), samples.dtype)
+        result[start : start + rows] = from_float(srgb_of(light), samples.dtype)
     return result
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bidiffsr.errors import ImageError, MemoryEstimateError
-from bidiffsr.images.contents import Contents, refuse_samples
-from bidiffsr.images.formats import FORMATS, Format, format_of
-from bidiffsr.images.image import Header, Image
+from bidiffsr.images.contents import Contents, Raw, refuse_samples
+from bidiffsr.images.exif import resolution as resolution_in
+from bidiffsr.images.formats import FORMATS, Format, foreign_name, format_of
+from bidiffsr.images.image import Header, Image, from_float
 from bidiffsr.images.libvips import (
     cmyk_to_srgb,
     is_shortage,
@@ -46,14 +49,14 @@ def decode_image(
     max_pixels: int = MAX_PIXELS,
     check_header: HeaderCheck | None = None,
 ) -> Image:
-    """The picture in the bytes of a PNG, JPEG, WebP or TIFF file; they decide which.
+    """The picture in the bytes of a file of one of the formats; they decide which.
 
     Palettes become RGB, fewer than 8 bits become 8, the EXIF orientation is applied. RGB and grey
     samples keep their own colour space where an ICC profile states it; where PNG's gAMA, cHRM or
     cICP or TIFF's chromaticities do, they become sRGB, as do CMYK and Lab (CMYK without a profile
     is taken for libvips' generic one). A profile that does not fit its samples is ignored, and so
-    is damage to metadata alone. EXIF, XMP and IPTC are not kept. Of a TIFF's pages, those that are
-    reduced copies of another are not counted.
+    is damage to metadata alone. Of a TIFF's pages, those that are reduced copies of another are not
+    counted.
 
     Args:
         data: a whole file.
@@ -68,8 +71,25 @@ def decode_image(
     """
     with naming(name):
         format_ = known_format(data)
-        with _explaining(format_):
-            return _decoded(format_, data, max_pixels, check_header)
+        with explaining(format_):
+            return decode_contents(format_, format_.contents(data), max_pixels, check_header)
+
+
+def image_header(data: bytes, *, name: str = "picture", max_pixels: float = math.inf) -> Header:
+    """What the bytes of a file say of the picture in it, which is not decoded.
+
+    Args:
+        data: a whole file.
+        name: for messages, which begin with it.
+        max_pixels: refuse a picture of more pixels than this.
+
+    Raises:
+        ImageError: as `decode_image`, for all that can be known so early.
+    """
+    with naming(name):
+        format_ = known_format(data)
+        with explaining(format_):
+            return contents_header(format_, format_.contents(data), max_pixels)
 
 
 def known_format(data: bytes) -> Format:
@@ -83,7 +103,9 @@ def known_format(data: bytes) -> Format:
     format_ = format_of(data)
     if format_ is None:
         wanted = ", ".join(known.name for known in FORMATS)
-        raise ImageError(f"not a picture of a known kind; expected {wanted}; convert it")
+        name = foreign_name(data)
+        what = f"is {name}, which is not read" if name else "not a picture of a known kind"
+        raise ImageError(f"{what}; expected {wanted}; convert it")
     return format_
 
 
@@ -97,7 +119,7 @@ def naming(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def _explaining(format_: Format) -> Iterator[None]:
+def explaining(format_: Format) -> Iterator[None]:
     """libvips' errors as ours."""
     try:
         yield
@@ -115,28 +137,57 @@ def _explaining(format_: Format) -> Iterator[None]:
         raise ImageError(message) from error
 
 
-def _decoded(
-    format_: Format, data: bytes, max_pixels: int, check_header: HeaderCheck | None
+def contents_header(format_: Format, contents: Contents, max_pixels: float) -> Header:
+    """As `image_header`, of what a file's structure has been found to hold."""
+    picture = _opened(format_, contents)
+    _check_size(picture, contents, max_pixels)
+    return _header(picture)
+
+
+def _opened(format_: Format, contents: Contents) -> pyvips.Image:
+    """The picture, its header read; where libvips does not decode it, a black one in its place."""
+    raw = contents.raw
+    if raw is None:
+        return format_.open(contents.data, contents.page)
+    black = libvips().Image.black(raw.width, raw.height, bands=raw.channels)
+    return _described(black.cast("uchar" if raw.sample_bytes == 1 else "ushort"), raw)
+
+
+def _described(picture: pyvips.Image, raw: Raw) -> pyvips.Image:
+    spaces = ("b-w", "grey16") if raw.channels < 3 else ("srgb", "rgb16")
+    picture = picture.copy(interpretation=spaces[raw.sample_bytes - 1])
+    return with_metadata(picture, dpi=raw.dpi, icc=raw.icc)
+
+
+def decode_contents(
+    format_: Format, contents: Contents, max_pixels: float, check_header: HeaderCheck | None = None
 ) -> Image:
-    contents = format_.contents(data)
-    picture = format_.open(contents.data, contents.page)
+    """As `decode_image`, of what a file's structure has been found to hold."""
+    picture = _opened(format_, contents)
     _check_size(picture, contents, max_pixels)
     if check_header is not None:
         check_header(_header(picture))
     _check_memory(picture)
+    if contents.raw is not None:
+        samples = np.ascontiguousarray(contents.raw.decode())
+        picture = _described(libvips().Image.new_from_array(samples), contents.raw)
+    contents.check()
     for part in contents.jpegs:
         libvips().Image.jpegload_buffer(part, fail_on="warning").copy_memory()
     try:
-        return _image(picture, contents)
+        image = _image(picture, contents)
     except libvips().Error:
-        if format_.bare is None:
+        if contents.bare is None:
             raise
         # It may be metadata that libvips complains of, which harms no pixel.
-        bare = format_.open(format_.bare(contents.data))
-        return _image(_like(picture, bare), contents)
+        bare = format_.open(contents.bare())
+        image = _image(_like(picture, bare), contents)
+    metadata = contents.metadata()
+    dpi = image.dpi or (resolution_in(metadata.exif) if metadata.exif else None)
+    return replace(image, metadata=metadata, dpi=dpi)
 
 
-def _check_size(picture: pyvips.Image, contents: Contents, max_pixels: int) -> None:
+def _check_size(picture: pyvips.Image, contents: Contents, max_pixels: float) -> None:
     size, pixels = f"{picture.width}x{picture.height}", picture.width * picture.height
     if pixels > max_pixels:
         raise ImageError(
@@ -191,8 +242,15 @@ def _image(picture: pyvips.Image, contents: Contents) -> Image:
         if dpi and orientation >= 5:
             dpi = dpi[1], dpi[0]
     samples = picture.numpy().reshape(picture.height, picture.width, picture.bands)
+    bits = metadata(picture, "bits-per-sample", 16)
+    if 8 < bits < 16 and picture.format == "ushort":  # libvips puts zeros behind them
+        most = (1 << bits) - 1
+        steps = from_float(np.arange(most + 1) / most, np.uint16)
+        samples = steps[samples >> (16 - bits)]
     grey = picture.bands < 3
     colours, alpha = np.split(samples, [1 if grey else 3], axis=2)
+    if contents.keyed and alpha.size and alpha.min() == 255:
+        alpha = alpha[..., :0]
     profile = metadata(picture, "icc-profile-data", b"")
     if not contents.obeys_profile or profile[16:20] != (b"GRAY" if grey else b"RGB "):
         profile = None

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from bidiffsr.errors import ImageError, NumericalError
+from bidiffsr.images.metadata import NO_METADATA, Metadata
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Image:
         grey: whether the file held grey samples, and should again.
         icc: the ICC profile the samples are in; None means sRGB (or sRGB's grey).
         dpi: horizontal and vertical resolution, dots per inch; None where the file states none.
+        metadata: what else its file says; sizes and orientation in it are put right on writing.
 
     Raises:
         ImageError: the arrays are not of these shapes and dtypes.
@@ -65,6 +67,7 @@ class Image:
     grey: bool = False
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
+    metadata: Metadata = NO_METADATA
 
     def __post_init__(self) -> None:
         pixels, alpha = self.pixels, self.alpha

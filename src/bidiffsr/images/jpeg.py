@@ -8,13 +8,29 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterator
+from functools import partial
+from typing import BinaryIO
 
 from bidiffsr.errors import ImageError
 from bidiffsr.images.contents import Contents
+from bidiffsr.images.exif import with_resolution
+from bidiffsr.images.metadata import (
+    Collector,
+    Metadata,
+    Resolution,
+    decoded_text,
+    insert,
+    photoshop_resource,
+)
 
 _START_OF_SCAN, _END_OF_IMAGE, _ADOBE = 0xDA, 0xD9, 0xEE
 _JFIF_APP0 = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 _METADATA = {*range(0xE0, 0xF0), 0xFE} - {_ADOBE}  # APPn and COM; Adobe's states the colour space
+_APP0, _APP1, _APP13, _COMMENT = 0xE0, 0xE1, 0xED, 0xFE
+_EXIF, _XMP, _PHOTOSHOP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Photoshop 3.0\0"
+_LONGEST = 65533  # of a segment's content
+XMP_ROOM = _LONGEST - len(_XMP)
+"""Bytes of the largest packet."""
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 # Each 8 x 8 block takes at least these bits: codes for DC and for the end, or in the first scan of
 # a progressive frame for DC alone. Arithmetic coding and lossless frames keep no such promise.
@@ -40,7 +56,12 @@ def contents(data: bytes) -> Contents:
                 )
             most_pixels = _most_pixels(frame, marker, len(data))
             break
-    return Contents(data, most_pixels=most_pixels)
+    return Contents(
+        data,
+        most_pixels=most_pixels,
+        metadata=partial(metadata, data),
+        bare=partial(bare, data),
+    )
 
 
 def bare(data: bytes) -> bytes:
@@ -53,6 +74,54 @@ def bare(data: bytes) -> bytes:
         elif data[start : start + 9].endswith(b"JFIF\0"):  # a promise of YCbCr
             parts.append(_JFIF_APP0)
     return b"".join([*parts, data[picture:]])
+
+
+def metadata(data: bytes) -> Metadata:
+    """What stands beside the picture."""
+    collector = Collector()
+    resources = b""
+    for marker, start, end in _segments(data):
+        content = data[start + 4 : end]
+        if marker == _APP1 and content.startswith(_EXIF):
+            collector.exif(content)
+        elif marker == _APP1 and content.startswith(_XMP):
+            collector.xmp(content.removeprefix(_XMP))
+        elif marker == _APP13 and content.startswith(_PHOTOSHOP):
+            resources += content.removeprefix(_PHOTOSHOP)
+        elif marker == _COMMENT:
+            collector.comment("Comment", decoded_text(content))
+    collector.photoshop(resources)
+    return collector.found
+
+
+def embed(file: BinaryIO, metadata: Metadata, dpi: Resolution) -> list[str]:
+    """Put metadata into a file that has none; returns a line for each part that does not fit."""
+    block = metadata.exif
+    if not block and dpi is not None and dpi != tuple(map(round, dpi)):
+        block = with_resolution(b"", dpi)  # which JFIF cannot say
+    wanted = [
+        ("JFIF", _APP0, _jfif(dpi)),
+        ("EXIF", _APP1, _EXIF + block if block else b""),
+        ("XMP", _APP1, _XMP + metadata.xmp if metadata.xmp else b""),
+        ("IPTC", _APP13, _PHOTOSHOP + photoshop_resource(metadata.iptc) if metadata.iptc else b""),
+        *(("a comment", _COMMENT, one.line.encode()) for one in metadata.comments),
+    ]
+    parts, left_out = [], []
+    for what, marker, content in wanted:
+        if len(content) > _LONGEST:
+            left_out.append(
+                f"{what} is left out: {len(content)} bytes; JPEG has room for {_LONGEST}"
+            )
+        elif content:
+            parts.append(struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content)
+    insert(file, 2, b"".join(parts))
+    return left_out
+
+
+def _jfif(dpi: Resolution) -> bytes:
+    """The content of the segment that promises YCbCr, in whole dots per inch (JFIF 1.02)."""
+    unit, across, down = (0, 1, 1) if dpi is None else (1, *(min(round(n), 65535) for n in dpi))
+    return b"JFIF\0\1\2" + struct.pack(">BHHBB", unit, across, down, 0, 0)
 
 
 def is_complete(data: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
@@ -19,6 +20,9 @@ _INKS = 4  # cyan, magenta, yellow and black
 _LIBVIPS_DEFAULT_DPI = (25.4, 72.0)  # libvips fills in one of these where a file states nothing
 
 _UNSUPPORTED = re.compile(r"compression .*not (configured|implemented|supported)", re.IGNORECASE)
+_SYSTEM_ERROR = re.compile(
+    r"(?:write error|unable to open for write)\s*\n\s*(?:system|unix) error: (.+)"
+)
 _SHORTAGE = re.compile(
     r"out of memory|cannot allocate|unable to (allocate|create thread)|insufficient memory"
     r"|memory allocation|resource temporarily unavailable|thread",
@@ -66,6 +70,15 @@ def libvips_reason(error: Exception) -> str:
 
 def _is_caller(line: str) -> bool:
     return line.startswith(("unable to call ", "unable to write to ", "unable to copy to "))
+
+
+def system_error(error: Exception) -> OSError | None:
+    """What the system said when libvips could not write a file, if it was that."""
+    found = _SYSTEM_ERROR.search(str(error))
+    if found is None:
+        return None
+    codes = [code for code in errno.errorcode if os.strerror(code) == found[1]]
+    return OSError(codes[0] if codes else errno.EIO, found[1])
 
 
 def is_unsupported(reason: str) -> bool:

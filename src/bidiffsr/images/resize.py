@@ -31,6 +31,9 @@ Sample = TypeVar("Sample", bound=np.generic)
 LARGEST_SCALE = 1024
 """`imresize` takes scales from 1/1024 to 1024: the number of taps grows as 1/scale."""
 
+Resizing = float | tuple[int, int]
+"""What becomes of a picture: a scale, or the height and width to have."""
+
 _BLOCK_SAMPLES = 1 << 17  # per block of rows: float64 intermediates then stay in the CPU's cache
 
 
@@ -58,7 +61,7 @@ class _Taps:
 
 def imresize(
     image: NDArray[Any],
-    scale: float,
+    scale: Resizing,
     *,
     rows: slice | None = None,
     convert: Callable[[NDArray[Any]], NDArray[np.float32]] | None = None,
@@ -67,18 +70,19 @@ def imresize(
 
     Args:
         image: (H, W, C) or (H, W); float32 (nominally [0, 1]) or uint8.
-        scale: from 1/1024 to 1024; below 1 the kernel is widened by 1/scale (antialiasing).
+        scale: from 1/1024 to 1024; below 1 the kernel is widened by 1/scale (antialiasing). Or the
+            height and width to have, in pixels, by which each axis has a scale of its own.
         rows: the rows of the result that are wanted; by default all.
         convert: makes (h, W, C') float32 of some rows of `image`, which may then have any dtype;
             so a large picture is never there as floats as a whole.
 
     Returns:
-        A picture of ceil(H * scale) x ceil(W * scale), or the rows of it, and the dtype of
-        `image`. float32 is not clipped: bicubic overshoots at edges. As in MATLAB, the class of
-        the input decides where rounding happens: a uint8 picture is rounded (half up) and
-        saturated after *each* axis, rows first. The published x2, x3 and x4 test pictures were
-        made that way, the x8 ones from float with a single rounding at the end; about one sample
-        in eight differs by a grey level.
+        A picture of ceil(H * scale) x ceil(W * scale), or of the height and width asked for, or
+        the rows of it, and the dtype of `image`. float32 is not clipped: bicubic overshoots at
+        edges. As in MATLAB, the class of the input decides where rounding happens: a uint8 picture
+        is rounded (half up) and saturated after *each* axis, rows first. The published x2, x3 and
+        x4 test pictures were made that way, the x8 ones from float with a single rounding at the
+        end; about one sample in eight differs by a grey level.
 
     Raises:
         ConfigError: `scale` is not a number in that range.
@@ -86,19 +90,32 @@ def imresize(
 
     Source: Keys, "Cubic convolution interpolation for digital image processing", 1981, a = -0.5.
     """
-    if not 1 / LARGEST_SCALE <= _finite(scale, "scale") <= LARGEST_SCALE:
-        raise ConfigError(
-            f"scale is {scale}; expected a number from 1/{LARGEST_SCALE} to {LARGEST_SCALE}"
-        )
     _require_picture(image, None if convert else (np.float32, np.uint8))
     height, width = image.shape[:2]
-    row_taps, column_taps = _matlab_taps(height, scale).chosen(rows), _matlab_taps(width, scale)
-    return _resample(image, row_taps, column_taps, convert)
+    if isinstance(scale, tuple):
+        lengths, scales = scale, (scale[0] / height, scale[1] / width)
+    else:
+        lengths, scales = resized((height, width), _finite(scale, "scale")), (scale, scale)
+    for each in scales:
+        if not 1 / LARGEST_SCALE <= each <= LARGEST_SCALE:
+            raise ConfigError(
+                f"scale is {each}; expected a number from 1/{LARGEST_SCALE} to {LARGEST_SCALE}"
+            )
+    row_taps, column_taps = map(_matlab_taps, (height, width), scales, lengths)
+    return _resample(image, row_taps.chosen(rows), column_taps, convert)
 
 
 def resized_length(length: int, scale: float) -> int:
-    """The length of a side of `length` pixels after `imresize`."""
+    """The length of a side of `length` pixels after `imresize` by `scale`."""
     return math.ceil(length * scale - 1e-9)  # 50 * 1.1 is 55.00000000000001 in binary, yet 55
+
+
+def resized(size: tuple[int, int], scale: Resizing) -> tuple[int, int]:
+    """Height and width of a picture of such `size` after `imresize`."""
+    if isinstance(scale, tuple):
+        return scale
+    height, width = size
+    return resized_length(height, scale), resized_length(width, scale)
 
 
 def cubic_upscale(
@@ -156,15 +173,14 @@ def _keys_cubic(distance: NDArray[np.float64], a: float) -> NDArray[np.float64]:
     return np.where(x <= 1, near, np.where(x < 2, far, 0.0))
 
 
-def _matlab_taps(size: int, scale: float) -> _Taps:
+def _matlab_taps(size: int, scale: float, length: int) -> _Taps:
     """imresize along one axis: pixel o covers input position (o + 1/2) / scale - 1/2."""
     stretch = max(1.0, 1.0 / scale)  # antialiasing widens the kernel, and only when shrinking
-    count = resized_length(size, scale)
-    centres = (np.arange(count, dtype=np.float64) + 0.5) / scale - 0.5
+    centres = (np.arange(length, dtype=np.float64) + 0.5) / scale - 0.5
     first = np.floor(centres - 2 * stretch).astype(np.intp)
     positions = first[:, None] + np.arange(math.ceil(4 * stretch) + 2)
     weights = _keys_cubic((centres[:, None] - positions) / stretch, a=-0.5)
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights /= sum(weights.T, start=np.zeros(length))[:, None]  # tap by tap, as the engine does
     mirrored = positions % (2 * size)
     indices = np.minimum(mirrored, 2 * size - 1 - mirrored)
     used = weights.any(axis=0)

@@ -5,13 +5,20 @@ Sources: TIFF 6.0 and its supplements (Adobe, 1992 to 2002), BigTIFF as libtiff 
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
+from typing import BinaryIO
 
-from bidiffsr.errors import ImageError
+from bidiffsr.errors import ImageError, OutputError
+from bidiffsr.images import exif
 from bidiffsr.images.colours import Encoding, LabEncoding, rgb_encoding
-from bidiffsr.images.contents import Contents, refuse_pages, refuse_samples
+from bidiffsr.images.contents import Album, Contents, Part, refuse_pages, refuse_samples
+from bidiffsr.images.metadata import Collector, Metadata, Resolution
+from bidiffsr.images.timing import Timing
 
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
 _OLD_SUBFILE, _WHITE_POINT, _PRIMARIES, _PALETTE = 255, 318, 319, 320
@@ -27,12 +34,20 @@ _PIXEL_TAGS = {*range(254, 260), 262, 266, 273, 277, 278, 279, 284, 292, 293, 30
 _PIXEL_TAGS |= {320, *range(322, 326), 332, 338, 339, 347, 512, 513, 514, 519, 520, 521, 529}
 _PIXEL_TAGS |= {530, 531, 532, 50674}
 
+# What EXIF says in the same tags: names, description, camera, software, date, artist, copyright.
+_DESCRIPTION = 270
+_EXIF_TAGS = {269, _DESCRIPTION, 271, 272, 285, 305, 306, 315, 316, 33432, *range(40091, 40096)}
+_XMP, _IPTC = 700, 33723
+_BYTE, _ASCII, _LONG, _ANY = 1, 2, 4, 7
+_HEADER = b"II*\0"
+_LARGEST = (1 << 32) - (1 << 26)  # before the last directory
+
+_NOTHING: Mapping[int, int] = MappingProxyType({})
 _CUT = "damaged or cut short; expected a whole TIFF file; fetch or export it again"
 _MOST_PAGES = 65536
 _PLACES = ((273, 279), (324, 325))  # offsets and byte counts, of strips and of tiles
 _TYPES = {1: "B", 7: "B", 3: "H", 4: "I", 5: "II", 6: "b", 8: "h", 13: "I", 16: "Q", 18: "Q"}
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_SIZES |= {16: 8, 17: 8, 18: 8}
+_SIZES = exif.SIZES | {16: 8, 17: 8, 18: 8}
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,38 @@ class _Page:
         (start,) = struct.unpack(self.layout.offset, field)
         return length <= len(field) or start + length <= len(self.data)
 
+    def raw(self, tag: int) -> exif.Value | None:
+        """A tag's values, unless the file ends before them or EXIF has no such type."""
+        if tag not in self.entries or not self.is_whole(tag):
+            return None
+        _, kind, count, field = struct.unpack(self.layout.entry, self.entries[tag])
+        if kind not in exif.SIZES:
+            return None
+        length = count * exif.SIZES[kind]
+        (start,) = struct.unpack(self.layout.offset, field)
+        content = field[:length] if length <= len(field) else self.data[start : start + length]
+        return exif.Value(kind, count, content)
+
+    def little_endian(self) -> Iterator[tuple[int, exif.Value]]:
+        """Tags and values as EXIF blocks of ours have them, as far as they are whole."""
+        for tag in self.entries:
+            value = self.raw(tag)
+            if value is not None:
+                content = exif.little_endian(value.data, value.kind, self.layout.order)
+                yield tag, replace(value, data=content)
+
+    def below(self, tag: int) -> exif.Directory | None:
+        """The directory that a tag points to, less those below it; None where there is none.
+
+        Raises:
+            struct.error: it is damaged.
+        """
+        start = self.value(tag, 0)
+        if not start:
+            return None
+        page = _Page(self.data, self.layout, _entries(self.data, self.layout, start)[0])
+        return {key: value for key, value in page.little_endian() if key not in exif.POINTERS}
+
     def has_samples(self) -> bool:
         """Whether the file holds all strips or tiles, as far as it says where they are."""
         return all(
@@ -121,30 +168,143 @@ def contents(data: bytes) -> Contents:
             kind that is not read.
     """
     pages = _pages(data)
-    pictures = [index for index, page in enumerate(pages) if not page.is_reduced()]
+    pictures = _pictures(pages)
     if len(pictures) > 1:
         raise refuse_pages(len(pages))
+    return _contents(pages[pictures[0]], pictures[0])
+
+
+def album(data: bytes) -> Album | None:
+    """The pages that are no reduced copies; None: there is but one.
+
+    Raises:
+        ImageError: there is none.
+    """
+    pages = _pages(data)
+    pictures = _pictures(pages)
+
+    def parts() -> Iterator[Part]:
+        for index in pictures:
+            yield Part(_contents(pages[index], index))
+
+    return Album(len(pictures), parts) if len(pictures) > 1 else None
+
+
+def _pictures(pages: Sequence[_Page]) -> list[int]:
+    """Which of the pages are pictures of their own."""
+    pictures = [index for index, page in enumerate(pages) if not page.is_reduced()]
     if not pictures:
         raise ImageError(
             "holds only a reduced copy of a picture that is elsewhere, as raw camera files do; "
             "expected the picture itself; convert it"
         )
-    page = pages[pictures[0]]
+    return pictures
+
+
+def _contents(page: _Page, index: int) -> Contents:
     photometric, colours = _check_samples(page)
+    found = Contents(page.data, metadata=partial(_metadata, page), bare=partial(_rewritten, page))
     if photometric in _LAB:
+        rewritten = _rewritten(page, {_PHOTOMETRIC: _RGB})
+        bare = partial(_rewritten, page, {_PHOTOMETRIC: _RGB})
         encoding: Encoding | None = _LAB[photometric]
-        return Contents(
-            _rewritten(data, page, {_PHOTOMETRIC: _RGB}), encoding=encoding, obeys_profile=False
-        )
+        return replace(found, data=rewritten, bare=bare, encoding=encoding, obeys_profile=False)
     described = _described(page) if colours in (1, 3) else None
-    return Contents(data, pictures[0], encoding=described, jpegs=tuple(_jpeg_tiles(page)))
+    return replace(found, page=index, encoding=described, jpegs=tuple(_jpeg_tiles(page)))
 
 
-def bare(data: bytes) -> bytes:
-    """The one picture with nothing but the tags that its pixels depend on."""
-    pages = _pages(data)
-    chosen = next((page for page in pages if not page.is_reduced()), pages[0])
-    return _rewritten(data, chosen, {})
+def _metadata(page: _Page) -> Metadata:
+    """What stands beside the picture."""
+    collector = Collector()
+    for tag, take in ((_XMP, collector.xmp), (_IPTC, collector.iptc)):
+        value = page.raw(tag)
+        if value is not None:
+            take(value.data)
+    tree: dict[int, exif.Value | exif.Directory] = {
+        tag: value for tag, value in page.little_endian() if tag in _EXIF_TAGS
+    }
+    for tag in (exif.EXIF, exif.GPS):
+        try:
+            below = page.below(tag)
+        except struct.error:
+            collector.leave_out("EXIF", "its directory is damaged")
+        else:
+            if below is not None:
+                tree[tag] = below
+    if tree:
+        collector.exif(exif.block(tree))
+    return collector.found
+
+
+def embed(file: BinaryIO, metadata: Metadata, _: Resolution) -> list[str]:
+    """Put metadata into a file that has none; returns a line for each part that does not fit.
+
+    A new directory is put at the end, with all that the old one says.
+    """
+    file.seek(0)
+    header = file.read(8)
+    added: dict[int, exif.Value | exif.Directory] = {}
+    if metadata.exif:
+        known = {*_EXIF_TAGS, exif.EXIF, exif.GPS}
+        tree = exif.parse(metadata.exif)
+        added |= {tag: value for tag, value in tree.items() if tag in known}
+    for tag, kind, content in ((_XMP, _BYTE, metadata.xmp), (_IPTC, _ANY, metadata.iptc)):
+        if content:
+            added[tag] = exif.Value(kind, len(content), content)
+    text = "\n".join(comment.line for comment in metadata.comments).encode() + b"\0"
+    left_out = []
+    if metadata.comments and _DESCRIPTION in added:
+        left_out.append("a comment is left out: TIFF has room for one, and there is a description")
+    elif metadata.comments:
+        added[_DESCRIPTION] = exif.Value(_ASCII, len(text), text)
+    if header[:4] != _HEADER:
+        return ["metadata are left out: this TIFF is in an unusual form"] if added else []
+    if added:
+        file.seek(int.from_bytes(header[4:], "little"))
+        (count,) = struct.unpack("<H", file.read(2))
+        for tag, kind, number, field in struct.iter_unpack("<HHI4s", file.read(12 * count)):
+            added[tag] = exif.Value(kind, number, field)  # or where its values are
+        end = file.seek(0, io.SEEK_END)
+        place = end + end % 2
+        file.write(bytes(end % 2) + exif.build(added, place))
+        file.seek(4)
+        file.write(struct.pack("<I", place))
+    return left_out
+
+
+def join(file: BinaryIO, pictures: Iterator[bytes], timing: Timing) -> None:
+    """Write a file of pages, each with all that is beside it; their timing has no place there."""
+    file.write(_HEADER + bytes(4))
+    link = len(_HEADER)  # where the offset of the next directory belongs
+    for data in pictures:
+        (page,) = _pages(data)
+        tree: dict[int, exif.Value | exif.Directory] = dict(page.little_endian())
+        for tag in (exif.EXIF, exif.GPS):
+            below = page.below(tag)
+            if below is not None:
+                tree[tag] = below
+        for places, counts in _PLACES:
+            starts = page.values(places)
+            moved = []
+            for start, count in zip(starts, page.values(counts), strict=True):
+                moved.append(_aligned(file))
+                file.write(data[start : start + count])
+            if moved:
+                tree[places] = exif.Value(_LONG, len(moved), struct.pack(f"<{len(moved)}I", *moved))
+        place = _aligned(file)
+        file.write(exif.build(tree, place))
+        file.seek(link)
+        file.write(struct.pack("<I", place))
+        link = place + 2 + 12 * len(tree)
+
+
+def _aligned(file: BinaryIO) -> int:
+    """The file's end, made even, where an offset may point to."""
+    end = file.seek(0, io.SEEK_END)
+    if end > _LARGEST:
+        raise OutputError("the pages take more than the 4 GB that TIFF holds; write other files")
+    file.write(bytes(end % 2))
+    return file.tell()
 
 
 def _pages(data: bytes) -> list[_Page]:
@@ -181,15 +341,14 @@ def _entries(data: bytes, layout: _Layout, start: int) -> tuple[dict[int, bytes]
     return entries, first + count * size
 
 
-def _rewritten(data: bytes, page: _Page, changed: dict[int, int]) -> bytes:
-    """`data` with one page, of whose tags those remain that its pixels depend on.
+def _rewritten(page: _Page, changed: Mapping[int, int] = _NOTHING) -> bytes:
+    """The file with one page, of whose tags those remain that its pixels depend on.
 
     Args:
-        data: the file; values stay where they are.
-        page: of the file.
+        page: of the file, in which values stay where they are.
         changed: tags to be given one value of 16 bits.
     """
-    layout = page.layout
+    layout, data = page.layout, page.data
     rows = []
     if not page.has_samples():  # the directory would be taken for samples
         raise ImageError(_CUT)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from bidiffsr.errors import CheckpointError
-from bidiffsr.system.files import printable
+from bidiffsr.system.files import printable, reason
 
 _SUFFIX = ".safetensors"
 
@@ -24,7 +26,7 @@ def default_model(scale: float | None = None) -> str:
     """The name of the model that "default" stands for at this scale; None: as much as there is."""
     # Up to ×2, what was trained for that is better than a ×4 result made smaller.
     doubles = scale is not None and scale <= 2 and "x2-small" in list_models()
-    return "x2-small" if doubles else "x4-small"
+    return "x2-small" if doubles else "x4-detail"
 
 
 def find_model(
@@ -55,6 +57,49 @@ def find_model(
             f"check the path, or choose one of {names}"
         )
     return nullcontext(Path(model))
+
+
+def model_digest(path: Path) -> str:
+    """The SHA-256 of a model file, 64 hexadecimal digits.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{printable(path)}: cannot be read ({reason(error)})") from None
+
+
+@contextmanager
+def unchanged(path: Path) -> Iterator[None]:
+    """Make sure that a model file that is read several times is one and the same.
+
+    Raises:
+        CheckpointError: it has been replaced or written to meanwhile.
+    """
+    before = _state(path)
+    yield
+    if _state(path) != before:
+        raise CheckpointError(f"{printable(path)}: was changed while it was read; try again")
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:  # reading it will say why
+        return None
+    return state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def shipped_as(digest: str) -> str | None:
+    """The name of the model that ships with the package and has this ``model_digest``."""
+    for name in list_models():
+        with find_model(name) as path:
+            if model_digest(path) == digest:
+                return name
+    return None
 
 
 def _weights() -> Traversable:

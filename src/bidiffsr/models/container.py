@@ -89,6 +89,31 @@ class TensorFile:
             np.float32 if dtype.kind == "f" else dtype.newbyteorder("="), copy=False
         )
 
+    def read_floats(
+        self, name: str, shape: tuple[int, ...], *, whole: str, mend: str
+    ) -> NDArray[np.float32]:
+        """A tensor that has to be there, of finite floats, in this shape.
+
+        Args:
+            name: of the tensor.
+            shape: of the tensor.
+            whole: what the file is to hold, for messages.
+            mend: how to get it, for messages.
+
+        Raises:
+            CheckpointError: it is not like that, or cannot be read.
+        """
+        where = f"{self.where}: {name}"
+        entry = self.entries.get(name)
+        if entry is None:
+            raise CheckpointError(f"{where}: missing from these {whole}; {mend}")
+        if entry.shape != shape or entry.dtype not in ("F32", "F16", "BF16"):
+            raise CheckpointError(f"{where}: has {entry}, expected floats of {list(shape)}; {mend}")
+        value = self.read(name)
+        if not np.isfinite(value).all():
+            raise CheckpointError(f"{where}: holds NaN or infinity; {mend}")
+        return value
+
 
 @dataclass(frozen=True)
 class ModelFile(TensorFile):

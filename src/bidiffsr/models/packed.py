@@ -7,7 +7,7 @@ What a network's tensors are called and how large they are follows from its conf
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any, Literal, TypeAlias
 
@@ -155,7 +155,7 @@ def read_parameters(
                 raise CheckpointError(
                     f"{where}: {name}: has a scale or zeros that no weight of this method has"
                 )
-            yield name, weight
+            yield name, _with_ones(weight, prod(parameter.shape[1:]))
         else:
             value = read(name)
             _check_floats(value, f"{where}: {name}")
@@ -226,6 +226,16 @@ def _check_packed(weight: PackedWeight, columns: int, where: str, has_zeros: boo
         raise CheckpointError(f"{where}.zeros: is empty, expected to be left out")
     if (np.diff(zeros) <= 0).any() or (zeros < 0).any() or (zeros >= count).any():
         raise CheckpointError(f"{where}.zeros: expected ascending int32 indices below {count}")
+
+
+def _with_ones(weight: PackedWeight, columns: int) -> PackedWeight:
+    """The same weight with bit 1 where it is zero, which the engine takes for granted."""
+    if not len(weight.zeros):
+        return weight
+    rows, places = np.divmod(weight.zeros, columns)
+    signs = weight.signs.copy()
+    np.bitwise_or.at(signs, (rows, places // 8), (0x80 >> places % 8).astype(np.uint8))
+    return replace(weight, signs=signs)
 
 
 def _packable(config: ModelConfig, where: str) -> BiDiffSRConfig:

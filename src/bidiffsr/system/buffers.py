@@ -28,6 +28,14 @@ def strips(height: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, height))
 
 
+def pieces(buffer: NDArray[Any], height: int, width: int) -> Iterator[slice]:
+    """As ``strips``; but all rows at once where the buffer is in memory anyway."""
+    if _file_of(buffer) is None:
+        yield slice(0, height)
+    else:
+        yield from strips(height, width)
+
+
 def new_buffer(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) -> NDArray[Any]:
     """An array of zeros.
 
@@ -59,6 +67,10 @@ def new_buffer(shape: tuple[int, ...], dtype: DTypeLike, folder: Path | None) ->
 def release(*buffers: NDArray[Any]) -> None:
     """Let the system take back the memory that shows the files; the data stay."""
     for buffer in buffers:
-        file = getattr(buffer, "_mmap", None)
+        file = _file_of(buffer)
         if file is not None and hasattr(mmap, "MADV_DONTNEED"):
             file.madvise(mmap.MADV_DONTNEED)
+
+
+def _file_of(buffer: NDArray[Any]) -> mmap.mmap | None:
+    return getattr(buffer, "_mmap", None)

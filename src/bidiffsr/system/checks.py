@@ -6,10 +6,14 @@ import math
 import numbers
 import operator
 import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bidiffsr.errors import OptionError
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Check = Callable[[str, Any], Any]
 """(option's name, value) → the value as a plain Python object.
@@ -18,6 +22,8 @@ Raises:
     OptionError: the value cannot be meant.
 """
 
+_Options = TypeVar("_Options", bound="DataclassInstance")
+
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -25,6 +31,23 @@ def check_options(options: Any, checks: dict[str, Check]) -> None:
     """Check and convert the fields of a frozen dataclass; for its ``__post_init__``."""
     for name, check in checks.items():
         object.__setattr__(options, name, check(name, getattr(options, name)))
+
+
+def options_of(kind: type[_Options], given: Mapping[str, Any]) -> _Options:
+    """The options that keyword arguments ask for.
+
+    Args:
+        kind: a dataclass of options.
+        given: values by name.
+
+    Raises:
+        OptionError: there is no option of a name, or a value cannot be meant.
+    """
+    names = [field.name for field in fields(kind)]
+    for name in given:
+        if name not in names:
+            raise OptionError(name, f"is no option; expected one of {', '.join(names)}")
+    return kind(**given)
 
 
 def optional(check: Check) -> Check:
@@ -44,6 +67,20 @@ def whole(least: int, most: float = math.inf) -> Check:
         if isinstance(value, bool) or not least <= number <= most:
             raise _unexpected(name, value, expected)
         return number
+
+    return check
+
+
+def dimensions(most: int) -> Check:
+    """Text such as ``1920x1080``: two whole numbers of 1 or more."""
+    expected = f"width x height such as 1920x1080, each {_range(1, most)}"
+
+    def check(name: str, value: Any) -> str:
+        match = re.fullmatch(r"(\d{1,9})[xX×](\d{1,9})", value) if isinstance(value, str) else None
+        sides = [int(side) for side in match.groups()] if match else [0]
+        if not all(1 <= side <= most for side in sides):
+            raise _unexpected(name, value, expected)
+        return "x".join(map(str, sides))
 
     return check
 

@@ -6,7 +6,9 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from bidiffsr.system.cgroups import control_groups
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
@@ -17,7 +19,8 @@ def usable_cpus(root: Path = Path("/")) -> int:
     Args:
         root: of the file system that tells of control groups.
     """
-    quotas = [math.ceil(quota) for quota in _quotas(root)]
+    groups = control_groups("cpu", root)
+    quotas = [math.ceil(quota) for group in groups for quota in _quota(group)]
     return max(1, min([_cpus_to_run_on(), *quotas]))
 
 
@@ -25,24 +28,6 @@ def _cpus_to_run_on() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _quotas(root: Path) -> Iterator[float]:
-    """CPUs' worth of time, of each control group that this process is in and that limits it."""
-    with suppress(OSError, ValueError):
-        for line in (root / "proc/self/cgroup").read_text("utf-8").splitlines():
-            _, controllers, group = line.split(":", 2)
-            if not controllers:  # version 2
-                mounts = [root / "sys/fs/cgroup"]
-            elif "cpu" in controllers.split(","):
-                mounts = [root / "sys/fs/cgroup" / name for name in (controllers, "cpu")]
-            else:
-                continue
-            # A container may see its own group where the whole machine's would be: up to the top.
-            path = PurePosixPath(group.lstrip("/"))
-            for mount in mounts:
-                for above in (path, *path.parents):
-                    yield from _quota(mount / above)
 
 
 def _quota(group: Path) -> Iterator[float]:

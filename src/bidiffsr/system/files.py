@@ -110,8 +110,7 @@ def write_atomically(
     # Through a symbolic link, rather than in place of it.
     target = real_path(path)
     _remove_leftovers_once(target.parent, os.getpid())
-    writer = f"{here()}-{os.getpid()}-{started_at(os.getpid()) or 0}"
-    temporary = target.with_name(f".bidiffsr-{writer}-{secrets.token_hex(8)}.tmp")
+    temporary = target.with_name(f".bidiffsr-{_writer()}-{secrets.token_hex(8)}.tmp")
     try:
         write(temporary)
         with temporary.open("rb") as file:
@@ -140,6 +139,18 @@ def remove_leftovers(folder: StrPath) -> None:
             if name is not None and _is_left_over(name, entry.stat(follow_symlinks=False)):
                 with suppress(OSError):
                     Path(entry.path).unlink()
+
+
+def remove_own(folder: StrPath) -> None:
+    """Remove what this process is writing in a folder, because it is about to end."""
+    for path in Path(folder).glob(f".bidiffsr-{_writer()}-*.tmp"):
+        with suppress(OSError):
+            path.unlink()
+
+
+def _writer() -> str:
+    """What names of temporary files say of who writes them."""
+    return f"{here()}-{os.getpid()}-{started_at(os.getpid()) or 0}"
 
 
 @functools.cache

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from bidiffsr.errors import MemoryEstimateError
+from bidiffsr.system.cgroups import control_groups
 
-# Control groups, version 2 and 1: limit, use, and the part of it that is file cache to be had.
-_CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current", "inactive_file"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-        "total_inactive_file",
-    ),
+# Files of a control group, version 2 and 1: its limit, its use, and the name in memory.stat of that
+# part of the use which is file cache to be had.
+_GROUP_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 # Address space below which libraries end the process rather than report a shortage: measured, with
@@ -79,19 +78,31 @@ def _own_pages(column: int) -> int | None:
     return None
 
 
-def available_memory() -> int | None:
-    """Bytes this process may still take, or None where the system does not say."""
+def available_memory(root: Path = Path("/")) -> int | None:
+    """Bytes this process may still take, or None where the system does not say.
+
+    Args:
+        root: of the file system that tells of the machine and of control groups.
+    """
     space = _address_space()
     found = [] if space is None else [max(space, 0)]
     with suppress(OSError, KeyError):
-        found.append(_table(Path("/proc/meminfo"))["MemAvailable:"] * 1024)
-    for limit, use, cache in _CGROUPS:
-        with suppress(OSError, ValueError):
-            free = int(Path(limit).read_text("ascii")) - int(Path(use).read_text("ascii"))
-            found.append(free + _table(Path(use).with_name("memory.stat")).get(cache, 0))
+        found.append(_table(root / "proc/meminfo")["MemAvailable:"] * 1024)
+    found += [free for group in control_groups("memory", root) for free in _left_to(group)]
     if not found and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return min(found, default=None)
+
+
+def _left_to(group: Path) -> Iterator[int]:
+    """Bytes that this group may still take, if it is limited."""
+    for limit, use, cache in _GROUP_FILES:
+        with suppress(OSError, ValueError):
+            allowed = int((group / limit).read_text("ascii"))  # or "max", which is no number
+            used = int((group / use).read_text("ascii"))
+            with suppress(OSError):
+                used -= _table(group / "memory.stat").get(cache, 0)
+            yield max(0, allowed - used)
 
 
 def _table(path: Path) -> dict[str, int]:

@@ -16,6 +16,8 @@ from typing import Any
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+# Seconds until a signal that came at a bad time is sent again.
+_AGAIN = 0.01
 
 
 def open_closed_streams() -> None:
@@ -37,9 +39,14 @@ def discard_output() -> None:
     os.close(null)
 
 
-def sigterm_interrupts() -> AbstractContextManager[None]:
-    """SIGTERM raises KeyboardInterrupt with its number, so that half-written files are removed."""
-    return _handled_by(_interrupt, signal.SIGTERM)
+def signals_interrupt() -> AbstractContextManager[None]:
+    """SIGINT, unless it is ignored, and SIGTERM raise KeyboardInterrupt with their number.
+
+    So half-written files are removed. It is never raised inside pyvips, whose callbacks, called
+    from C, can but print it.
+    """
+    heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return _handled_by(_interrupt, signal.SIGTERM, *([signal.SIGINT] if heeded else []))
 
 
 @contextmanager
@@ -67,7 +74,14 @@ def stop_requests() -> Iterator[list[int]]:
         yield numbers
 
 
-def _interrupt(number: int, _: FrameType | None) -> None:
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] == "pyvips":
+            again = threading.Timer(_AGAIN, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
+        frame = frame.f_back
     raise KeyboardInterrupt(number)
 
 
@@ -106,12 +120,18 @@ def here() -> str:
     """A short name of where process numbers mean what they mean here: machine, boot, namespace."""
     import platform
 
-    facts = [platform.node()]
-    with suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text("ascii"))
+    facts = [platform.node(), boot()]
     with suppress(OSError):
         facts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115  it is no path
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:8]
+
+
+@functools.cache
+def boot() -> str:
+    """What names the time since this machine was started; empty where the system does not say."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return ""
 
 
 def started_at(process: int) -> int | None:

@@ -13,6 +13,7 @@ from bidiffsr.config.base import Incidental
 from bidiffsr.errors import TrainingError
 from bidiffsr.system.files import reason, write_atomically
 from bidiffsr.training.compact import read_compact
+from bidiffsr.training.losses import Loss
 from bidiffsr.training.state import dumps, loads
 
 STATE_NAME = "state.pt"
@@ -26,6 +27,7 @@ class Checkpoint:
         network: whose weights are trained.
         average: of these weights.
         optimizer: of these weights.
+        loss: which may learn, too.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Checkpoint:
         network: nn.Module,
         average: AveragedModel,
         optimizer: torch.optim.Optimizer,
+        loss: Loss,
     ) -> None:
         self._path = config.output / STATE_NAME
         self._compact = config.resume_from
@@ -41,6 +44,7 @@ class Checkpoint:
         self._network = network
         self._average = average
         self._optimizer = optimizer
+        self._loss = loss
 
     def save(self, iteration: int) -> None:
         """Write the state after that many iterations, whole or not at all.
@@ -55,6 +59,8 @@ class Checkpoint:
             "average": self._average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
         }
+        if learned := self._loss.state_dict():
+            state["loss"] = learned
         # To memory first: torch's own file writing hides the system's reason when it fails.
         data = dumps(state)
         write_atomically(self._path, lambda temporary: temporary.write_bytes(data))
@@ -95,6 +101,7 @@ class Checkpoint:
         self._network.load_state_dict(state["network"])
         self._average.load_state_dict(state["average"])
         self._optimizer.load_state_dict(state["optimizer"])
+        self._loss.load_state_dict(state.get("loss", {}))
         # As the weights lie: the fused update goes through both in the order of their bytes.
         for weight, moments in self._optimizer.state.items():
             for name in ("exp_avg", "exp_avg_sq"):

@@ -46,6 +46,17 @@ class MostlyNoisiest:
 
 
 @dataclass(frozen=True)
+class Weighted:
+    """Each timestep in proportion to its weight."""
+
+    weights: tuple[float, ...]
+
+    def __call__(self, count: int) -> Tensor:
+        """See ``TimestepSampler.__call__``."""
+        return torch.multinomial(torch.tensor(self.weights), count, replacement=True)
+
+
+@dataclass(frozen=True)
 class OnePerBatch:
     """One timestep for all samples of a batch."""
 
@@ -63,4 +74,6 @@ def timestep_sampler(config: TrainingConfig) -> TimestepSampler:
     sampler: TimestepSampler = Uniform(total)
     if probability is not None and total > 1:
         sampler = MostlyNoisiest(total, probability)
+    if config.timestep_weights is not None:
+        sampler = Weighted(config.timestep_weights)
     return OnePerBatch(sampler) if config.timestep_per_batch else sampler

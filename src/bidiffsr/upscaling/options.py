@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
+from bidiffsr.errors import OptionError
 from bidiffsr.system.checks import (
     amount_of_memory,
     check_options,
+    dimensions,
+    flag,
     one_of,
     optional,
     positive,
@@ -23,13 +26,19 @@ TileSize = int | Literal["auto"]
 
 MAX_SEED = 2**64 - 1
 MAX_SAMPLES = 2**32
+MAX_SIDE = 10_000_000
+"""Of a result, in pixels; no picture format holds more."""
 
 _CHECKS = {
     "scale": optional(positive),
+    "size": optional(dimensions(MAX_SIDE)),
+    "width": optional(whole(1, MAX_SIDE)),
+    "height": optional(whole(1, MAX_SIDE)),
     "quality": optional(one_of(*get_args(Quality))),
     "steps": optional(whole(1)),
     "seed": whole(0, MAX_SEED),
     "samples": whole(1, MAX_SAMPLES),
+    "ensemble": flag,
     "tile": word_or("auto", whole(1)),
     "max_memory": optional(amount_of_memory),
 }
@@ -44,8 +53,14 @@ class UpscaleOptions:
     """
 
     scale: float | None = None
-    """How many times larger; fractions are fine. Default: the most the model can, which is 4 where
-    none is chosen."""
+    """How many times larger; fractions are fine, and what is more than the model's own takes two
+    passes. Default: the model's, which is 4 where none is chosen."""
+    size: str | None = None
+    """Exact size of the results instead, such as 1920x1080: width, then height."""
+    width: int | None = None
+    """Exact width of the results instead, in pixels; alone it keeps the shape."""
+    height: int | None = None
+    """Exact height of the results instead, in pixels; alone it keeps the shape."""
     quality: Quality | None = None
     """fast is most faithful: one step, nothing invented, smooth. best is sharpest: it invents
     detail. balanced lies between. Default: what the model was made for."""
@@ -55,6 +70,9 @@ class UpscaleOptions:
     """A different number gives different invented detail."""
     samples: int = 1
     """How many different results to make of each picture."""
+    ensemble: bool = False
+    """Average the results of the picture turned and mirrored in all eight ways: still more
+    faithful, eight times as slow, and only for a single step, such as quality fast."""
     tile: TileSize = "auto"
     """Side of the parts that large pictures are worked on in, in pixels, or auto, which is the
     default."""
@@ -63,6 +81,17 @@ class UpscaleOptions:
 
     def __post_init__(self) -> None:
         check_options(self, _CHECKS)
+        given = [name for name in ("scale", "size", "width", "height") if getattr(self, name)]
+        if len(given) > 1 and given != ["width", "height"]:
+            raise OptionError(given[1], f"got it beside {given[0]}, expected one of them")
+
+    @property
+    def sides(self) -> tuple[int | None, int | None]:
+        """Width and height asked for, in pixels; None where they follow from the picture."""
+        if self.size is None:
+            return self.width, self.height
+        width, height = map(int, self.size.split("x"))
+        return width, height
 
     @property
     def memory(self) -> int | None:
@@ -74,9 +103,13 @@ class OneResultKeywords(TypedDict, total=False):
     """The fields of ``UpscaleOptions``, but for ``samples``, as keyword arguments."""
 
     scale: float | None
+    size: str | None
+    width: int | None
+    height: int | None
     quality: Quality | None
     steps: int | None
     seed: int
+    ensemble: bool
     tile: TileSize
     max_memory: str | int | None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
 from bidiffsr.errors import MemoryEstimateError
 from bidiffsr.upscaling.options import TileSize
@@ -34,6 +35,18 @@ class MemoryPlan:
     """Whether the picture-sized arrays live in files."""
     needed: int
     """Estimated bytes beyond what the process holds already."""
+    picture: int
+    """Bytes of the picture-sized arrays, wherever they live."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """What upscaling a picture takes, in bytes, as estimated before it is decoded."""
+
+    memory: int
+    """At a time, beyond what the process holds already."""
+    disk: int
+    """Of files without names; 0 where the memory is enough."""
 
 
 def plan_memory(
@@ -46,6 +59,7 @@ def plan_memory(
     attends: bool = True,
     limit: int | None,
     source: int = 0,
+    saving: int = 0,
     disk: bool = False,
 ) -> MemoryPlan:
     """Choose the tiles, and where the picture-sized arrays live.
@@ -60,19 +74,25 @@ def plan_memory(
         attends: whether the network's work for a pixel grows with the tile.
         limit: bytes there are; None where nobody knows.
         source: bytes of the picture that is upscaled, which is never kept in a file.
+        saving: bytes that writing the result takes beside it, when sampling is over.
         disk: whether arrays of the output's size may live in files. They do where they would take
-            half of ``limit``.
+            half of ``limit``, or where nothing fits otherwise.
 
     Raises:
         MemoryEstimateError: not even the smallest tiles fit, with the estimate and what there is.
     """
-    on_disk = disk and limit is not None and picture > limit / 2
+    places = [False, True] if disk else [False]
+    if disk and limit is not None and picture > limit / 2:
+        places = [True]
     plans = []
-    for largest in _sides(size, multiple, tile, attends):
+    for on_disk, largest in product(places, _sides(size, multiple, tile, attends)):
         tiling = lay_tiles(*size, largest, multiple)
         height, width = tiling.tile
-        needed = _FIXED_BYTES + network(height, width) + _TILE_BYTES * height * width
-        plans.append(MemoryPlan(tiling, on_disk, needed + source + (0 if on_disk else picture)))
+        sampling = network(height, width) + _TILE_BYTES * height * width
+        held = 0 if on_disk else picture
+        # Of the arrays, only the condition and the result are left when this is saved.
+        needed = _FIXED_BYTES + source + max(sampling + held, saving + held // 2)
+        plans.append(MemoryPlan(tiling, on_disk, needed, picture))
     for plan in plans:
         if limit is None or plan.needed <= limit:
             return plan

@@ -7,24 +7,28 @@ and the network's prediction; a fourth where the sampler looks at the step befor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bidiffsr.backends.base import Surroundings
 from bidiffsr.config import SamplingConfig
 from bidiffsr.diffusion.chain import Buffers, Index, run_chain
 from bidiffsr.diffusion.formulation import Diffusion
-from bidiffsr.diffusion.noise import normal_noise
 from bidiffsr.diffusion.samplers import SAMPLERS
 from bidiffsr.errors import NumericalError
 from bidiffsr.images.image import Header
-from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.system.buffers import new_buffer, release, strips
+from bidiffsr.system.threads import for_each
+from bidiffsr.upscaling.surroundings import NumpySurroundings
 from bidiffsr.upscaling.tiling import TiledNetwork
 
 Floats = NDArray[np.float32]
 Predict = Callable[[Floats, Floats, NDArray[np.int64]], Floats]
+Watch = Callable[[slice, Floats], object]
+"""Told, at every step, of some rows and the picture, (3, rows, W), that is predicted there."""
 
 
 def picture_bytes(sampling: SamplingConfig) -> int:
@@ -39,54 +43,29 @@ def source_bytes(header: Header) -> int:
 
 
 def upscaled_condition(
-    colour: Floats, factor: int, multiple: int, folder: Path | None = None
+    colour: Floats,
+    factor: int,
+    multiple: int,
+    folder: Path | None = None,
+    surroundings: Surroundings | None = None,
 ) -> Floats:
     """What the network is conditioned on.
 
     Args:
-        colour: (H, W, 3), float32 in [0, 1].
+        colour: (3, H, W), float32 in [0, 1].
         factor: the network's.
         multiple: the condition's sides are, by reflection at the bottom and on the right.
         folder: see ``new_buffer``.
+        surroundings: what computes it; None: numpy.
 
     Returns:
         (3, H', W'), at least ``factor`` times as large as ``colour``.
     """
-    height, width = (side * factor for side in colour.shape[:2])
-    rows, columns = (
-        np.pad(np.arange(side), (0, -side % multiple), mode="reflect") for side in (height, width)
-    )
-    cond = new_buffer((3, len(rows), len(columns)), np.float32, folder)
-    for strip in strips(height, len(columns)):
-        part = cubic_upscale(colour, factor, rows=strip)
-        cond[:, strip] = part[:, columns].transpose(2, 0, 1)
-        release(cond)
-    cond[:, height:] = cond[:, rows[height:]]
+    sides = (side * factor for side in colour.shape[1:])
+    height, width = (side + -side % multiple for side in sides)
+    cond = new_buffer((3, height, width), np.float32, folder)
+    (surroundings or NumpySurroundings()).interpolate(colour, factor, cond)
     return cond
-
-
-def back_project(picture: Floats, source: Floats, factor: int) -> None:
-    """Correct an upscaled picture, in place, so that made small it is nearer to its source.
-
-    What the shrunk picture lacks of the source is enlarged and added; the limit of repetition is a
-    picture that shrinks to its source.
-
-    Args:
-        picture: (factor H, factor W, 3) float32 in [0, 1], and so afterwards.
-        source: (H, W, 3) float32 in [0, 1].
-        factor: between the two.
-
-    Source: Irani & Peleg, "Improving resolution by image registration", 1991, with MATLAB's
-    imresize for the way down and OpenCV's cubic for the way up.
-    """
-    lacking = np.empty_like(source)
-    for rows in strips(*source.shape[:2]):
-        lacking[rows] = source[rows] - imresize(picture, 1 / factor, rows=rows)
-        release(picture)
-    for rows in strips(*picture.shape[:2]):
-        corrected = picture[rows] + cubic_upscale(lacking, factor, rows=rows)
-        picture[rows] = corrected.clip(0, 1)
-        release(picture)
 
 
 class PictureSampler:
@@ -98,6 +77,7 @@ class PictureSampler:
         cond: (3, H, W) float32, see ``upscaled_condition``.
         sampling: settings.
         network: how the picture is cut; shared by the chains of one picture.
+        surroundings: what draws the noise; None: numpy.
         folder: where the picture-sized arrays live; see ``new_buffer``.
     """
 
@@ -108,6 +88,7 @@ class PictureSampler:
         cond: Floats,
         sampling: SamplingConfig,
         network: TiledNetwork,
+        surroundings: Surroundings | None = None,
         folder: Path | None = None,
     ) -> None:
         self._diffusion = diffusion
@@ -115,14 +96,23 @@ class PictureSampler:
         self._cond = cond
         self._sampling = sampling
         self._network = network
+        self._surroundings = surroundings or NumpySurroundings()
         self._folder = folder
         _, height, width = cond.shape
         self._strips = list(strips(height, width))
         self.variable = new_buffer(cond.shape, np.float32, folder)
         """(3, H, W), at the noise level that the chain has reached."""
 
-    def run(self, seed: int, sample: int) -> Iterator[tuple[int, int]]:
+    def run(
+        self, seed: int, sample: int, *, watch: Watch | None = None, threads: int = 1
+    ) -> Iterator[tuple[int, int]]:
         """Run the chain; afterwards ``variable`` is clean.
+
+        Args:
+            seed: of the noise.
+            sample: which of the seed's.
+            watch: see ``Watch``.
+            threads: see ``for_each``.
 
         Yields:
             (finished steps, finished tiles of the step under way), after every tile; the second is
@@ -136,9 +126,8 @@ class PictureSampler:
 
         def noise(stream: int, part: tuple[slice, slice]) -> Floats:
             _, rows = part
-            height, width = rows.stop - rows.start, shape[2]
-            drawn = normal_noise(seed, sample, 3, height, width, top=rows.start, stream=stream)
-            return drawn * np.float32(sampling.noise_scale)
+            scale = sampling.noise_scale
+            return self._surroundings.noise(seed, sample, stream, rows, shape[2], scale)
 
         buffers = Buffers(
             self.variable,
@@ -152,38 +141,59 @@ class PictureSampler:
             sampler,
             timesteps,
             buffers,
-            self._predict_picture,
+            partial(self._predict_picture, threads=threads),
             noise,
             eta=sampling.eta,
+            watch=None if watch is None else self._shown_to(watch),
+            threads=threads,
         )
 
+    def _shown_to(self, watch: Watch) -> Callable[[Index, Floats], None]:
+        """What ``run_chain`` tells of, as pictures."""
+
+        def show(part: Index, clean: Floats) -> None:
+            _, rows = part
+            watch(rows, self._diffusion.to_picture(clean, self._cond[part]))
+            release(self._cond)
+
+        return show
+
     def _predict_picture(
-        self, seen: Callable[[Index], Floats], timestep: int, prediction: Floats
+        self, seen: Callable[[Index], Floats], timestep: int, prediction: Floats, threads: int
     ) -> Iterator[int]:
         """Fill ``prediction``, zeros until then; yields between tiles how many are done."""
         x, cond = self.variable, self._cond
         time = np.array([timestep], dtype=np.int64)
 
         def network(rows: slice, columns: slice) -> Floats:
-            window = slice(None), rows, columns
-            noisy = np.ascontiguousarray(seen(window))[None]
-            condition = np.ascontiguousarray(cond[window])[None]
-            release(x, cond)
-            return self._predict(noisy, condition, time)[0]
+            condition = np.ascontiguousarray(cond[:, rows, columns])
+            noisy = np.empty(condition.shape, np.float32)
 
-        for done in self._network.run(network, prediction):
+            def fill(part: slice) -> None:
+                window = slice(rows.start + part.start, rows.start + part.stop), columns
+                noisy[:, part] = seen((slice(None), *window))
+
+            for_each(strips(*condition.shape[1:]), fill, threads)
+            release(x, cond)
+            return self._predict(noisy[None], condition[None], time)[0]
+
+        for done in self._network.run(network, prediction, threads):
             release(prediction)
             if done < len(self._network.tiling):
                 yield done
 
-    def picture(self) -> Floats:
+    def picture(self, threads: int = 1) -> Floats:
         """(H, W, 3) float32 in [0, 1], a view of ``variable``, which it replaces.
+
+        Args:
+            threads: see ``for_each``.
 
         Raises:
             NumericalError: it holds NaN or infinity.
         """
         x, cond = self.variable, self._cond
-        for rows in self._strips:
+
+        def finish(rows: slice) -> None:
             part = self._diffusion.to_picture(x[:, rows], cond[:, rows])
             if not np.isfinite(part).all():
                 raise NumericalError(
@@ -191,4 +201,6 @@ class PictureSampler:
                 )
             np.clip(part, 0, 1, out=x[:, rows])
             release(x, cond)
+
+        for_each(self._strips, finish, threads)
         return x.transpose(1, 2, 0)

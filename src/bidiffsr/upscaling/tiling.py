@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.errors import MemoryEstimateError
+from bidiffsr.system.buffers import strips
+from bidiffsr.system.threads import for_each
 
 LEAST_TILE = 64
 """Below this a tile is mostly border: the network sees farther than that."""
@@ -47,6 +49,8 @@ class Tiling:
 
     rows: tuple[Span, ...]
     columns: tuple[Span, ...]
+    largest: int
+    """The side that lays these tiles again."""
 
     @property
     def tile(self) -> tuple[int, int]:
@@ -67,7 +71,9 @@ def lay_tiles(height: int, width: int, largest: int, multiple: int) -> Tiling:
         multiple: tiles begin and end at multiples of this, as the network's levels do.
     """
     largest -= largest % multiple
-    return Tiling(_lay_spans(height, largest, multiple), _lay_spans(width, largest, multiple))
+    rows, columns = (_lay_spans(length, largest, multiple) for length in (height, width))
+    needed = min(largest, max(height, width))  # more than the picture has changes nothing
+    return Tiling(rows, columns, max(needed, least_tile(multiple)))
 
 
 def least_tile(multiple: int) -> int:
@@ -106,23 +112,43 @@ def _ramp(length: int) -> NDArray[np.float64]:
     return np.sin((np.arange(length) + 0.5) * (math.pi / 2 / length)) ** 2
 
 
-def blend(tiling: Tiling, network: Network, result: NDArray[np.float32]) -> Iterator[int]:
+def blend(
+    tiling: Tiling, network: Network, result: NDArray[np.float32], threads: int = 1
+) -> Iterator[int]:
     """Run the network on every tile and add up its predictions, yielding how many tiles are done.
 
     Args:
         tiling: the tiles.
         network: is called once for each tile.
         result: (C, H, W), zeros; afterwards the prediction of the whole picture.
+        threads: see ``for_each``.
     """
     done = 0
     for row in tiling.rows:
         for column in tiling.columns:
             prediction = network(row.range, column.range)
-            if len(tiling) > 1:
-                prediction = prediction * row.weights[:, None] * column.weights
-            result[:, row.range, column.range] += prediction
+            window = (row.weights, column.weights) if len(tiling) > 1 else None
+            _add(prediction, window, result[:, row.range, column.range], threads)
             done += 1
             yield done
+
+
+def _add(
+    prediction: NDArray[np.float32],
+    window: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    total: NDArray[np.float32],
+    threads: int,
+) -> None:
+    """Add a tile's prediction to what there is, by its window where it has neighbours."""
+
+    def add(rows: slice) -> None:
+        part = prediction[:, rows]
+        if window is not None:
+            down, across = window
+            part = part * down[rows, None] * across
+        total[:, rows] += part
+
+    for_each(strips(*total.shape[1:]), add, threads)
 
 
 class TiledNetwork:
@@ -137,7 +163,7 @@ class TiledNetwork:
         self.tiling = tiling
         self._multiple = multiple
 
-    def run(self, network: Network, result: NDArray[np.float32]) -> Iterator[int]:
+    def run(self, network: Network, result: NDArray[np.float32], threads: int = 1) -> Iterator[int]:
         """As ``blend``; if the memory runs out, the tiles are halved and the step begins again.
 
         They stay small for the steps that follow.
@@ -147,7 +173,7 @@ class TiledNetwork:
         """
         while True:
             try:
-                yield from blend(self.tiling, network, result)
+                yield from blend(self.tiling, network, result, threads)
                 return
             except MemoryError as error:
                 self._halve(error)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, Self, TypeAlias
 
 from bidiffsr.binary.packing import Floats
 from bidiffsr.binary.parameters import Parameter
 
 if TYPE_CHECKING:
     from bidiffsr.binary.layers import ConvBlock
+
+FloatHelp: TypeAlias = Literal["none", "pointwise", "grouped"]
+"""The full-precision convolution beside each 3×3 one that is binarized (`helped.py`)."""
 
 
 class MethodOptions(Protocol):
@@ -21,6 +24,7 @@ class MethodOptions(Protocol):
     timestep_aware_activation: bool
     identity_shortcut: bool
     weight_gain: bool
+    float_help: FloatHelp
 
 
 class ConvMethod(ABC):
@@ -49,7 +53,7 @@ class ConvMethod(ABC):
     def parameters(self, channels_in: int, channels_out: int, kernel: int) -> dict[str, Parameter]:
         """The parameters of a block that ``conv`` builds, under its names and in its order.
 
-        The one weight is "conv.weight".
+        The one that may be binarized is "conv.weight".
         """
 
     @abstractmethod

@@ -39,10 +39,10 @@ class XNORNet(BareConv):
     The original's block, too, has its norm before the sign, and no identity;
     ``identity_shortcut`` says whether there is one.
 
-    The engine's scales are the same at every pixel, so it leaves K to PyTorch. As in the paper's
-    tables, K's own operations are not counted.
+    As in the paper's tables, K's own operations are not counted.
     """
 
+    epilogue: ClassVar[str | None] = "xnor-net"
     packing: ClassVar[Packing] = ChannelMean()
 
     def binarizers(self) -> tuple[nn.Module, nn.Module]:

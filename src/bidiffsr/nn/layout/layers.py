@@ -144,7 +144,7 @@ class ConvBlock(Layer):
             match parameter.role:
                 case Role.WEIGHT:
                     macs = elements * prod(parameter.shape[1:])
-                    kind = f"conv {self.kernel}x{self.kernel}"
+                    kind = f"conv {parameter.shape[-1]}x{parameter.shape[-1]}"
                     bits = prod(parameter.shape) if parameter.one_bit else 0
                 case Role.THRESHOLD:  # looks at the input
                     area = _area(height, width, self.shrink) * self.stride**2

@@ -1,0 +1,147 @@
+"""Saving a picture while the network is at the next one: when it is done, and what it changes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from bidiffsr.batch import stream
+from bidiffsr.batch.events import Event, Failed, Finished, Saved, Started
+from bidiffsr.batch.options import FileOptions
+from bidiffsr.batch.plan import Job
+from bidiffsr.batch.storage import DISK
+from bidiffsr.errors import OutputError
+from bidiffsr.images.image import Header
+from bidiffsr.upscaling.options import UpscaleOptions
+from bidiffsr.upscaling.upscaler import Upscaler
+from tiny_model import tiny_upscaler
+
+pytestmark = pytest.mark.usefixtures("one_thread", "folder")
+
+OPTIONS, FILES = UpscaleOptions(scale=4), FileOptions()
+MOST_SECONDS = 120
+
+
+def jobs(output: str = "out", samples: int = 1) -> list[Job]:
+    """Of three pictures."""
+    made = []
+    for index, name in enumerate("abc"):
+        picture = PIL.Image.linear_gradient("L").resize((20 + index, 30))
+        picture.save(f"{name}.png")
+        results = [Path(output, f"{name}{sample}.png") for sample in range(samples)]
+        made.append(Job(Path(f"{name}.png"), tuple(results)))
+    return made
+
+
+def told(events: Iterator[Event]) -> list[tuple[str, str]]:
+    """What is said of the pictures, without what is said on the way."""
+    last = (Saved, Failed, Finished)
+    return [(type(at).__name__, at.job.source.stem) for at in events if isinstance(at, last)]
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_files_and_order_are_those_of_one_after_the_other(samples: int) -> None:
+    upscaler, said = tiny_upscaler(tail=1.0, sees_noise=True), []
+    for output in ("one", "two"):
+        work = jobs(output, samples)
+        said.append(
+            told(stream.upscale_jobs(upscaler, work, OPTIONS, FILES, behind=output == "two"))
+        )
+    assert said[0] == said[1]
+    names = sorted(path.name for path in Path("one").iterdir())
+    assert len(names) == 3 * samples
+    for name in names:
+        assert Path("one", name).read_bytes() == Path("two", name).read_bytes()
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_the_network_goes_on_meanwhile_if_there_is_memory(
+    room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first picture is saved slowly: until the second one is at the network, or for a while."""
+    upscaler = tiny_upscaler()
+    draw_samples, write = Upscaler.stream, DISK.write_image
+    drawn, saved = threading.Semaphore(0), []
+    under_way: list[str] = []
+
+    def draw(self: Upscaler, image: Any, **settings: Any) -> Any:
+        under_way.append("drawn" if saved or not under_way else "drawn meanwhile")
+        drawn.release()
+        yield from draw_samples(self, image, **settings)
+
+    def slow(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.stem == "a0":
+            drawn.acquire(timeout=MOST_SECONDS)  # its own
+            drawn.acquire(timeout=MOST_SECONDS if room else 0.5)
+        notes = write(path, *arguments, **named)
+        saved.append(path.stem)
+        return notes
+
+    monkeypatch.setattr(Upscaler, "stream", draw)
+    monkeypatch.setattr(type(DISK), "write_image", staticmethod(slow))
+    if not room:
+        needed = upscaler.check_memory(Header(30, 22, False, 1), OPTIONS, disk=True).memory
+        # Enough for the largest, and not for a picture that waits to be saved.
+        monkeypatch.setattr(Upscaler, "memory_left", lambda *_: needed + 1000)
+    assert told(stream.upscale_jobs(upscaler, jobs(), OPTIONS, FILES))[-1] == ("Finished", "c")
+    assert under_way[1] == ("drawn meanwhile" if room else "drawn")
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_what_cannot_be_saved_fails_alone_and_in_its_turn(
+    quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Quick(stream.Behind):
+        """Over at once."""
+
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.wait()
+
+    if quick:
+        monkeypatch.setattr(stream, "Behind", Quick)
+    write = DISK.write_image
+
+    def fail(path: Path, *arguments: Any, **named: Any) -> Any:
+        if path.stem == "a0":
+            raise OutputError("a0.png: the disk is full")
+        return write(path, *arguments, **named)
+
+    monkeypatch.setattr(type(DISK), "write_image", staticmethod(fail))
+    work = jobs()
+    work[1] = Job(Path("none.png"), work[1].outputs)
+    found = list(stream.upscale_jobs(tiny_upscaler(), work, OPTIONS, FILES))
+    assert told(iter(found)) == [
+        *(("Failed", "a"), ("Failed", "none"), ("Saved", "c"), ("Finished", "c"))
+    ]
+    assert [str(at.error).split(":")[0] for at in found if isinstance(at, Failed)] == [
+        *("a0.png", "none.png")
+    ]
+
+
+def test_a_batch_that_is_given_up_leaves_nothing_half_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The disk hangs while the first picture is saved, and the user has enough."""
+    hanging, goes_on = threading.Event(), threading.Event()
+
+    def hang(_: int) -> None:
+        hanging.set()
+        goes_on.wait(MOST_SECONDS)
+
+    monkeypatch.setattr("os.fsync", hang)
+    monkeypatch.setattr("bidiffsr.batch.behind._LAST_SECONDS", 0.01)
+    events = stream.upscale_jobs(tiny_upscaler(), jobs(), OPTIONS, FILES)
+    for event in events:
+        if isinstance(event, Started) and event.job.source.stem == "b":
+            break
+    assert hanging.wait(MOST_SECONDS)
+    assert len(list(Path("out").iterdir())) == 1
+    events.close()
+    assert list(Path("out").iterdir()) == []
+    goes_on.set()

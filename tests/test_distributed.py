@@ -1,0 +1,231 @@
+"""One training run on several processes, as torchrun and Slurm start them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import yaml
+
+from bidiffsr.cli import main
+from bidiffsr.errors import TrainingError
+from bidiffsr.training.processes import Processes
+from helpers import tiny_network_config
+from training_runs import state_of
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="finds processes in Linux's /proc")
+
+_SECONDS = 300
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, Processes(0, 1, 1)),
+        ({"RANK": "3"}, Processes(0, 1, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, Processes(1, 2, 1)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "2"}, Processes(5, 8, 4)),
+        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "4"}, Processes(0, 1, 1)),  # a batch script
+        (
+            {
+                "SLURM_PROCID": "2",
+                "SLURM_STEP_NUM_TASKS": "6",
+                "SLURM_STEP_TASKS_PER_NODE": "2(x3)",
+            },
+            Processes(2, 6, 3),
+        ),
+    ],
+)
+def test_launchers_say_which_process_this_is(
+    environment: dict[str, str], expected: Processes
+) -> None:
+    assert Processes.here(environment) == expected
+
+
+def test_machines_with_other_numbers_of_processes_are_refused() -> None:
+    with pytest.raises(TrainingError, match="WORLD_SIZE: 5 processes, of which 2 are here"):
+        Processes.here({"RANK": "0", "WORLD_SIZE": "5", "LOCAL_WORLD_SIZE": "2"})
+
+
+def test_shares_make_the_batch() -> None:
+    shares = [Processes(rank, 3).share(12, 2) for rank in range(3)]
+    assert [index for share in shares for index in range(12)[share]] == list(range(12))
+    for batch, parts in ((10, 1), (12, 3), (1, 1)):
+        with pytest.raises(TrainingError, match=f"batch: {batch} samples for processes: 3"):
+            Processes(0, 3).share(batch, parts)
+
+
+@pytest.fixture
+def run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    Path("pictures").mkdir()
+    random = np.random.default_rng(0)
+    for name in range(3):
+        pixels = random.integers(0, 256, (40, 40, 3), np.uint8)
+        PIL.Image.fromarray(pixels).save(f"pictures/{name}.png")
+    network = tiny_network_config(dropout=0.0)
+    values: dict[str, Any] = {
+        "output": "run",
+        "model": {
+            "network": network.model_dump(mode="json"),
+            "diffusion": {"schedule": {"kind": "linear", "timesteps": network.timesteps}},
+        },
+        "data": {"folders": ["pictures"], "crop": 16},
+        "validation": {"folders": ["pictures"], "every": 5, "pictures": 1},
+        "optimizer": {"learning_rate": 1e-3},
+        "batch": 4,
+        "iterations": 8,
+        "accelerator": "cpu",
+        "log_every": 1,
+        "checkpoint_every": 3,
+    }
+    path = Path("run.yml")
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def start(run_file: Path, output: str, *overrides: str) -> subprocess.Popen[str]:
+    """The run on two processes."""
+    return launch("-m", "bidiffsr", "train", str(run_file), "--output", output, *overrides)
+
+
+def launch(*arguments: str) -> subprocess.Popen[str]:
+    """A program of Python's on two processes."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *arguments]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=_SECONDS)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def log_of(output: str) -> list[dict[str, Any]]:
+    path = Path(output, "log.jsonl")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def wait_for(iteration: int, output: str, process: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + _SECONDS
+    while process.poll() is None and time.monotonic() < limit:
+        if any(line["iteration"] >= iteration for line in log_of(output)):
+            return
+        time.sleep(0.005)
+    pytest.fail(f"never came to iteration {iteration}: {finish(process)}")
+
+
+def worker(rank: int, launcher: subprocess.Popen[str]) -> int:
+    """The process of a rank."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int(path.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            environment = path.joinpath("environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if parent == launcher.pid and f"RANK={rank}".encode() in environment:
+            return int(path.name)
+    pytest.fail(f"no process has rank {rank}")
+
+
+def assert_same_weights(one: str, other: str, *, tolerance: float = 0.0) -> None:
+    states = [state_of(Path(output)) for output in (one, other)]
+    assert states[0]["iteration"] == states[1]["iteration"]
+    for part in ("network", "average"):
+        for name, value in states[0][part].items():
+            torch.testing.assert_close(value, states[1][part][name], rtol=0, atol=tolerance)
+
+
+def test_two_processes_train_as_one_does(run_file: Path) -> None:
+    slowly = ["--optimizer.learning_rate", "1e-4"]  # or signs turn with the order of summation
+    for output, parts in (("one", "1"), ("parts", "2")):
+        command = ["train", str(run_file), "--output", output, "--accumulate", parts]
+        assert main([*command, *slowly]) == 0
+    code, out, err = finish(start(run_file, "two", *slowly))
+    assert code == 0, err
+    assert out.splitlines()[-1] == "two/model.safetensors: trained for 8 iterations"
+    assert out.count("trained for") == 1
+    losses = {
+        output: [line["loss"] for line in log_of(output) if "loss" in line]
+        for output in ("one", "parts", "two")
+    }
+    assert len(losses["one"]) == 8
+    assert losses["two"] == pytest.approx(losses["one"], rel=1e-4)
+    assert losses["parts"] == pytest.approx(losses["one"], rel=1e-4)
+    assert len(set(losses["one"])) == 8
+    files = sorted(path.name for path in Path("one").iterdir())
+    assert sorted(path.name for path in Path("two").iterdir()) == files
+    scores = [[line for line in log_of(output) if "loss" not in line] for output in ("one", "two")]
+    assert [line["iteration"] for line in scores[0]] == [line["iteration"] for line in scores[1]]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_after_one_of_two_was_killed_the_run_goes_on(rank: int, run_file: Path) -> None:
+    code, _, err = finish(start(run_file, "undisturbed"))
+    assert code == 0, err
+    process = start(run_file, "run", "--iterations", "8")
+    wait_for(4, "run", process)
+    os.kill(worker(rank, process), signal.SIGKILL)
+    code, _, _ = finish(process)
+    assert code != 0
+    assert state_of(Path("run"))["iteration"] in (3, 6)
+    code, _, err = finish(start(run_file, "run"))
+    assert code == 0, err
+    assert_same_weights("run", "undisturbed")
+    logged = [line["iteration"] for line in log_of("run") if "loss" in line]
+    assert logged == list(range(1, 9))
+
+
+def test_all_stop_and_save_when_one_is_told_to(run_file: Path) -> None:
+    process = start(run_file, "run", "--iterations", "400")
+    wait_for(3, "run", process)
+    os.kill(worker(1, process), signal.SIGTERM)
+    finish(process)
+    reached = state_of(Path("run"))["iteration"]
+    assert 3 <= reached < 400
+    assert log_of("run")[-1]["iteration"] == reached
+
+
+_NAME_THREADS = """
+import sys
+from pathlib import Path
+from bidiffsr.config import TrainingConfig, load_yaml, parse_config
+from bidiffsr.training.trainer import train
+
+def names():
+    return {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+
+config = parse_config(TrainingConfig, load_yaml(Path(sys.argv[1])), sys.argv[1])
+for _ in train(config):
+    assert "gloo_tcp_loop" in names()
+assert not [name for name in names() if "gloo" in name], names()
+"""
+
+
+def test_no_thread_of_the_process_group_outlives_the_training(run_file: Path) -> None:
+    Path("threads.py").write_text(_NAME_THREADS)
+    code, _, err = finish(launch("threads.py", str(run_file)))
+    assert code == 0, err
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(run_file: Path) -> None:
+    code, _, err = finish(start(run_file, "run", "--batch", "3"))
+    assert code != 0
+    assert "error: batch: 3 samples for processes: 2, accumulate: 1" in err
+    assert not Path("run").exists()
