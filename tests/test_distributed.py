@@ -69,6 +69,7 @@ def test_shares_make_the_batch() -> None:
 def run_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
     Path("pictures").mkdir()
     random = np.random.default_rng(0)
     for name in range(3):
@@ -109,10 +110,15 @@ def launch(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Its exit code and output; one that hangs is ended with all of its processes, and says where."""
     try:
         out, err = process.communicate(timeout=_SECONDS)
-    finally:
-        process.kill()
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGABRT)  # PYTHONFAULTHANDLER prints the stacks
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"not ended after {_SECONDS} s:\n{out}\n{err}")
     return process.returncode, out, err
 
 
@@ -202,26 +208,32 @@ def test_all_stop_and_save_when_one_is_told_to(run_file: Path) -> None:
     assert log_of("run")[-1]["iteration"] == reached
 
 
-_NAME_THREADS = """
-import sys
-from pathlib import Path
-from bidiffsr.config import TrainingConfig, load_yaml, parse_config
-from bidiffsr.training.trainer import train
+_SAY_WHEN_PYTHON_IS_SHUT_DOWN = """
+import atexit
+from bidiffsr.cli import program
 
-def names():
-    return {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
-
-config = parse_config(TrainingConfig, load_yaml(Path(sys.argv[1])), sys.argv[1])
-for _ in train(config):
-    assert "gloo_tcp_loop" in names()
-assert not [name for name in names() if "gloo" in name], names()
+atexit.register(print, "shut down", flush=True)
+program()
 """
 
 
-def test_no_thread_of_the_process_group_outlives_the_training(run_file: Path) -> None:
-    Path("threads.py").write_text(_NAME_THREADS)
-    code, _, err = finish(launch("threads.py", str(run_file)))
+def test_processes_that_trained_together_end_without_python_being_shut_down(
+    run_file: Path,
+) -> None:
+    Path("program.py").write_text(_SAY_WHEN_PYTHON_IS_SHUT_DOWN)
+    arguments = ["program.py", "train", str(run_file), "--iterations", "1"]
+    code, out, err = finish(launch(*arguments))
     assert code == 0, err
+    assert out.splitlines()[-1] == "run/model.safetensors: trained for 1 iterations"
+    assert "shut down" not in out
+    alone = subprocess.run(
+        [sys.executable, *arguments, "--output", "alone"],
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert alone.stdout.splitlines()[-1] == "shut down"
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(run_file: Path) -> None:

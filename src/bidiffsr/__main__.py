@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
+from bidiffsr.cli import program
 
-from bidiffsr.cli import main
-
-sys.exit(main())
+program()

@@ -7,6 +7,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
+
+
+def program() -> NoReturn:
+    """The ``bidiffsr`` command: ``main``, then the end of the process."""
+    code = main()
+
+    from bidiffsr.system.process import leave
+
+    leave(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

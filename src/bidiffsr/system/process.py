@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
@@ -47,6 +47,22 @@ def signals_interrupt() -> AbstractContextManager[None]:
     """
     heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return _handled_by(_interrupt, signal.SIGTERM, *([signal.SIGINT] if heeded else []))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process.
+
+    Where it is one of several that trained together, Python is not shut down first: gloo's threads
+    may still hold tensors of Python's, and giving those back then aborts the process or blocks it
+    for ever.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is None or not distributed.is_initialized():
+        sys.exit(code)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it, or it is closed
+            stream.flush()
+    os._exit(code)
 
 
 @contextmanager

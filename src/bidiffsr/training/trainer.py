@@ -91,7 +91,7 @@ def train(
     trainer = Trainer(config)
     if trainer.iteration >= config.iterations:
         trainer.save_model()  # a kill may have come between the state and the model
-        trainer.close()
+        trainer.wait_for_others()
         return
     validation = Validation(config.validation, config.model, config.output)
     first = trainer.processes.first
@@ -101,7 +101,7 @@ def train(
         except GeneratorExit:
             trainer.save_if_sound()
             raise
-    trainer.close()
+    trainer.wait_for_others()
 
 
 def _iterations(
@@ -351,16 +351,9 @@ class Trainer:
             return
         save_model(self.config.output / MODEL_NAME, self.average.module, self.config.model)
 
-    def close(self) -> None:
-        """Leave the other processes; nothing can be trained after that.
-
-        Gloo's threads, which abort a process that they outlive, end with the last reference to
-        the group.
-        """
-        if self.processes.count > 1:
-            self.fabric.barrier()  # no one leaves while another still needs it
-            torch.distributed.destroy_process_group()
-            del self._model
+    def wait_for_others(self) -> None:
+        """Return once all processes are here: none may leave while another still needs it."""
+        self.fabric.barrier()
 
     def _binarize_weights(self, binary: bool) -> None:
         for layer, binarizer in self._weight_binarizers:
