@@ -110,7 +110,7 @@ def launch(*arguments: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    """Its exit code and output; one that hangs is ended with all of its processes, and says where."""
+    """Its exit code and output; one that hangs is ended, all its processes, and says where."""
     try:
         out, err = process.communicate(timeout=_SECONDS)
     except subprocess.TimeoutExpired:
