@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import PIL.Image
@@ -18,6 +19,7 @@ from bidiffsr.batch.run import upscale_file
 from bidiffsr.cli import main
 from bidiffsr.images.codec import write_image
 from bidiffsr.images.image import Image
+from bidiffsr.upscaling import trial
 from bidiffsr.upscaling.options import UpscaleOptions
 from tiny_model import tiny_upscaler
 
@@ -129,10 +131,65 @@ def test_the_results_are_counted(model: str, capsys: Capture) -> None:
     pixels = 24 * 20
     total = 2 * pixels * 3 + pixels * 4 * 2
     assert re.fullmatch(
-        rf"bidiffsr: needed: [\d.]+ MB of memory at a time, {total / 1000:.3g} kB for the results "
-        "before they are compressed",
+        r"bidiffsr: needed: less than a minute on this computer, [\d.]+ MB of memory at a time, "
+        rf"{total / 1000:.3g} kB for the results before they are compressed",
         needed,
     )
+
+
+@pytest.mark.parametrize(
+    ("more", "samples"),
+    [
+        ([], 2),  # of a.png, and of b.png
+        (["--samples", "3"], 6),
+        (["--samples", "3", "--mean"], 6),
+    ],
+)
+def test_the_time_is_that_of_all_samples(
+    more: list[str],
+    samples: int,
+    model: str,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hours = 6
+    monkeypatch.setattr(trial, "seconds_per_pixel", lambda *_: hours * 3600 / (24 * 20))
+    save("in/a.png", "in/b.png")
+    assert main(["upscale", "in", "-n", model, "--dry-run", *more]) == 0
+    *_, needed = capsys.readouterr().err.splitlines()
+    assert f"needed: about {_shown(samples * hours)} on this computer" in needed
+    assert main(["upscale", "in", "-n", model, *more]) == 0
+    Path("in/a_x4.png" if not more else "in/a_x4_1.png").unlink()
+    capsys.readouterr()
+    assert main(["upscale", "in", "-n", model, "--dry-run", *more]) == 0
+    *_, needed = capsys.readouterr().err.splitlines()
+    assert f"needed: about {hours} hours on this computer" in needed
+
+
+def _shown(hours: int) -> str:
+    return f"{hours} hours" if hours < 24 else f"{hours / 24:.1f} days"
+
+
+def test_a_trial_is_timed_when_it_is_warm_and_as_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[int, dict[str, object]]] = []
+
+    def upscale(picture: np.ndarray, **keywords: object) -> np.ndarray:
+        asked.append((len(picture), keywords))
+        return picture.repeat(4, axis=0).repeat(4, axis=1)
+
+    clock = iter([0.0, 9.0, 10.0, 12.0])  # the first, which is slow, and the second
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    options = UpscaleOptions(width=7, samples=3, quality="fast", ensemble=True)
+    seconds = trial.seconds_per_pixel(cast("Any", upscale), options)
+    assert [side for side, _ in asked] == [32, 128]
+    assert seconds == pytest.approx(2 / (4 * 128) ** 2)
+    for _, keywords in asked:
+        assert keywords["quality"] == "fast"
+        assert keywords["ensemble"] is True
+        assert keywords["width"] is None
+        assert "samples" not in keywords
 
 
 @pytest.mark.parametrize("scale", [4, 9])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from bidiffsr.batch.options import FileOptions
@@ -95,6 +96,8 @@ class Forecast:
     """Height and width of the results, or of their first pages."""
     room: Room
     """What upscaling takes."""
+    pixels: int
+    """Of everything that would be sampled."""
     results: int
     """Bytes of the files before they are compressed."""
 
@@ -132,7 +135,17 @@ def foresee(upscaler: Upscaler, job: Job, options: UpscaleOptions, files: FileOp
         height * width * header.samples * header.sample_bytes
         for (height, width), header in zip(sizes, headers, strict=True)
     )
-    return Forecast(needs.missing, sizes[0], room, each * len(needs.missing))
+    pixels = sum(map(prod, sizes)) * len(samples_of(job, needs.missing))
+    return Forecast(needs.missing, sizes[0], room, pixels, each * len(needs.missing))
+
+
+def samples_of(job: Job, missing: tuple[Path, ...]) -> list[int]:
+    """The numbers of the samples that have to be drawn for these files.
+
+    What is made of all samples needs those, too, whose files are there.
+    """
+    every = any(path in missing for path in job.summaries.values())
+    return [n for n, path in enumerate(job.outputs) if every or path in missing]
 
 
 def pages_of(job: Job, files: FileOptions) -> Pages | None:

@@ -18,6 +18,7 @@ from bidiffsr.batch.needs import (
     naming_picture,
     needs_of,
     pages_of,
+    samples_of,
 )
 from bidiffsr.batch.options import FileOptions
 from bidiffsr.batch.plan import Job
@@ -245,8 +246,7 @@ def _results(
     """Make those results that are missing."""
     missing = needs.missing
     summaries = {name: path for name, path in job.summaries.items() if path in missing}
-    # What is made of all samples needs those, too, whose files are there.
-    samples = [n for n, path in enumerate(job.outputs) if summaries or path in missing]
+    samples = samples_of(job, missing)
     notes = source.metadata.left_out
     first = job.outputs[0]
     scratch, draws = storage_of(first).working_folder(first), None

@@ -17,6 +17,7 @@ from bidiffsr.cli.terminal import (
     metric,
     print_error,
     progress_bars,
+    roughly,
     tally,
 )
 
@@ -209,10 +210,11 @@ def foresee_all(upscaler: Upscaler, plan: Plan, options: UpscaleOptions, files: 
     """Say what `upscale_all` would do; returns the exit code."""
     from bidiffsr.batch.needs import foresee
     from bidiffsr.batch.storage import existing, location
+    from bidiffsr.upscaling.trial import seconds_per_pixel
 
     lines = ResultLines()
     counts = _Tally(plan, Lines(lines))
-    memory = disk = results = 0
+    memory = disk = results = pixels = 0
     for job in plan.jobs:
         try:
             found = foresee(upscaler, job, options, files)
@@ -223,6 +225,7 @@ def foresee_all(upscaler: Upscaler, plan: Plan, options: UpscaleOptions, files: 
         height, width = found.size
         memory, disk = max(memory, found.room.memory), max(disk, found.room.disk)
         results += found.results
+        pixels += found.pixels
         there = existing(found.missing)
         for path in found.missing:
             replaced = ", in place of what is there" if path in there else ""
@@ -232,5 +235,9 @@ def foresee_all(upscaler: Upscaler, plan: Plan, options: UpscaleOptions, files: 
     if results:
         files_too = f", {metric(disk)}B of the disk for working files" if disk else ""
         compressed = f"{metric(results)}B for the results before they are compressed"
-        log(f"needed: {metric(memory)}B of memory at a time{files_too}, {compressed}")
+        seconds = pixels * seconds_per_pixel(upscaler, options)
+        log(
+            f"needed: {roughly(seconds)} on this computer, {metric(memory)}B of memory at a time"
+            f"{files_too}, {compressed}"
+        )
     return code

@@ -256,6 +256,16 @@ def metric(number: float) -> str:
     return f"{number:.3g}"
 
 
+def roughly(seconds: float) -> str:
+    """A length of time that is not known well: ``about 3 hours``."""
+    for unit, of in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if seconds >= of:
+            amount = seconds / of
+            shown = f"{amount:.1f}".removesuffix(".0") if amount < 10 else f"{amount:.0f}"
+            return f"about {shown} {unit}{'' if shown == '1' else 's'}"
+    return "less than a minute"
+
+
 def counted(number: int, what: str) -> str:
     """``1 folder``, ``2 folders``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
