@@ -23,8 +23,9 @@ from bidiffsr.batch.options import FileOptions
 from bidiffsr.cli import main
 from bidiffsr.errors import ImageError, OptionError, OutputError
 from bidiffsr.images.codec import read_image
+from bidiffsr.images.compression import Compression
 from bidiffsr.images.encode import encode_image
-from bidiffsr.images.formats import FORMAT_BY_SUFFIX, Compression
+from bidiffsr.images.formats import FORMAT_BY_SUFFIX
 from bidiffsr.images.image import Image
 from bidiffsr.images.join import Joined
 from bidiffsr.images.pages import Pages, open_pages

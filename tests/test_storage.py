@@ -37,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         Path("in", name).parent.mkdir(parents=True, exist_ok=True)
         PIL.Image.fromarray(pixels).save(Path("in", name))
     Path("in/text.png").write_text("no picture at all")
-    Path("in/foreign.jxl").write_bytes(b"\xff\x0a")
+    Path("in/foreign.psd").write_bytes(b"8BPS")
     return tmp_path
 
 

@@ -23,8 +23,8 @@ from bidiffsr.batch.options import FileOptions
 from bidiffsr.batch.plan import Job
 from bidiffsr.batch.storage import existing, location, storage_of
 from bidiffsr.errors import OutputError
+from bidiffsr.images.compression import Compression
 from bidiffsr.images.decode import MAX_PIXELS
-from bidiffsr.images.formats import Compression
 from bidiffsr.images.image import Image
 from bidiffsr.images.join import Joined, check_join
 from bidiffsr.images.metadata import NO_METADATA
