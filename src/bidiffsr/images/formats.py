@@ -57,6 +57,7 @@ class Format:
         profiles: whether there may be an ICC profile; else colours are made sRGB.
         lossy: whether written files lose detail, by the quality asked for.
         subsampled: whether their colours may have half the resolution.
+        everyday: whether people without special tools want files of it, such as a browser's users.
         largest_side: of a picture, in pixels.
         xmp_room: bytes of the largest XMP packet that it holds; None: any.
         saving_bytes: memory for each pixel that writing takes, where it needs the whole picture at
@@ -83,6 +84,7 @@ class Format:
     profiles: bool = True
     lossy: bool = False
     subsampled: bool = False
+    everyday: bool = True
     largest_side: int = 10_000_000  # libvips' own limit
     xmp_room: int | None = None
     saving_bytes: int = 0
@@ -104,6 +106,15 @@ class Format:
                 f"{name}: the result would be {side} pixels long; {self.name} holds at most "
                 f"{self.largest_side}; {advice}"
             )
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all is installed that writes such files."""
+        try:
+            self.check_written(self.name)
+        except OutputError:
+            return False
+        return True
 
     def check_written(self, name: str) -> None:
         """Make sure that all is installed that writes such files.
@@ -281,6 +292,7 @@ FORMATS = (
         lossy=True,
         subsampled=True,
         largest_side=16384,
+        saving_bytes=75,
         options={"compression": "hevc"},
     ),
     Format(
@@ -292,6 +304,7 @@ FORMATS = (
         embed=jxl.embed,
         pack=jxl.pack,
         lossy=True,
+        saving_bytes=67,
     ),
     Format(
         name="BMP",
@@ -307,6 +320,7 @@ FORMATS = (
     ),
     Format(
         name="PPM",
+        everyday=False,
         suffixes=(".ppm", ".pnm"),
         signature=re.compile(rb"P[36]\s+[#\d]"),
         contents=pnm.contents,
@@ -319,6 +333,7 @@ FORMATS = (
     ),
     Format(
         name="PGM",
+        everyday=False,
         suffixes=(".pgm",),
         signature=re.compile(rb"P[25]\s+[#\d]"),
         contents=pnm.contents,
@@ -331,6 +346,7 @@ FORMATS = (
     ),
     Format(
         name="PAM",
+        everyday=False,
         suffixes=(".pam",),
         signature=re.compile(rb"P7\n"),
         contents=pnm.contents,
@@ -341,6 +357,7 @@ FORMATS = (
     ),
     Format(
         name="PFM",
+        everyday=False,
         suffixes=(".pfm",),
         signature=re.compile(rb"P[Ff]\s+[#\d]"),
         contents=pnm.float_contents,
