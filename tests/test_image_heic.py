@@ -221,6 +221,12 @@ def test_libvips_does_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     assert heic.pack() is None
 
 
+def test_a_libvips_without_such_files_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pyvips, "type_find", lambda *names: 0)
+    with pytest.raises(ImageError, match=r"a\.heic: is AVIF or HEIC, which this libvips does not"):
+        decode_image(heic.BLACK, name="a.heic")
+
+
 def test_nothing_is_loaded_before_it_is_needed() -> None:
     script = "import sys, bidiffsr.images; sys.exit(not {'PIL', 'pillow_heif', 'brotli', "
     script += "'OpenImageIO'}.isdisjoint(sys.modules))"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from bidiffsr.errors import ImageError, OutputError
 from bidiffsr.images import Image, decode_image, encode_image, jxl, read_image, write_image
 from bidiffsr.images.boxes import Box, boxes
 from bidiffsr.images.codec import check_output
+from bidiffsr.images.compression import Compression
 from bidiffsr.images.decode import image_header
+from bidiffsr.images.formats import FORMAT_BY_SUFFIX
 from bidiffsr.images.metadata import Metadata
 
 try:
@@ -257,3 +260,8 @@ def test_libvips_does_what_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jxl, "_in_libvips", lambda what: True)
     assert jxl.contents(of(TEN_BITS)).raw is None
     assert jxl.pack() is None
+    asked: list[dict[str, Any]] = []
+    picture: Any = SimpleNamespace(jxlsave_buffer=lambda **options: asked.append(options))
+    for quality in (90, 100):
+        FORMAT_BY_SUFFIX[".jxl"].encode(picture, Compression(quality))
+    assert asked == [{"keep": "icc", "Q": 90}, {"keep": "icc", "lossless": True}]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bidiffsr.errors import ImageError
 from bidiffsr.images.boxes import Box, boxes
@@ -18,6 +18,9 @@ from bidiffsr.images.exif import with_resolution
 from bidiffsr.images.libvips import libvips
 from bidiffsr.images.libvips import metadata as item
 from bidiffsr.images.metadata import Collector, Metadata, Resolution
+
+if TYPE_CHECKING:
+    import pyvips
 
 _SEQUENCES = {b"avis", b"msf1", b"hevc", b"hevx"}
 _UNSTATED, _LINEAR = 2, 8
@@ -40,7 +43,7 @@ def contents(data: bytes) -> Contents:
     brands = parts.get(b"ftyp", b"")
     if not {brands[:4], brands[8:12]}.isdisjoint(_SEQUENCES):
         raise ImageError("is an animation; expected one picture; convert it to WebP, GIF or PNG")
-    count = item(libvips().Image.heifload_buffer(data), "n-pages", 1)
+    count = item(opened(data), "n-pages", 1)
     if count > 1:
         raise refuse_pages(count)
     return Contents(data, encoding=_described(parts), metadata=partial(metadata, data))
@@ -66,10 +69,22 @@ def _described(parts: dict[bytes, bytes]) -> RgbEncoding | None:
     return None
 
 
+def opened(data: bytes) -> pyvips.Image:
+    """The picture, its header read.
+
+    Raises:
+        ImageError: this libvips was built without all that such files take.
+        pyvips.Error: it is damaged.
+    """
+    if not libvips().type_find("VipsOperation", "heifload_buffer"):
+        raise ImageError("is AVIF or HEIC, which this libvips does not know; install pyvips-binary")
+    return libvips().Image.heifload_buffer(data)
+
+
 def metadata(data: bytes) -> Metadata:
     """What stands beside the picture."""
     collector = Collector()
-    picture = libvips().Image.heifload_buffer(data)
+    picture = opened(data)
     collector.exif(item(picture, "exif-data", b""))
     collector.xmp(item(picture, "xmp-data", b""))
     return collector.found

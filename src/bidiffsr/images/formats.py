@@ -63,6 +63,7 @@ class Format:
         saving_bytes: memory for each pixel that writing takes, where it needs the whole picture at
             once (`python -m benchmarks.saving`).
         options: for libvips when writing.
+        exact: for libvips in place of the quality 100, where nothing is to be lost at that.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Format:
     xmp_room: int | None = None
     saving_bytes: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    exact: Mapping[str, Any] = field(default_factory=dict)
 
     def check_side(self, name: str, side: int, advice: str) -> None:
         """Make sure that files of this format hold a result of this longer side.
@@ -176,7 +178,9 @@ class Format:
 
     def _options(self, compression: Compression) -> dict[str, Any]:
         options: dict[str, Any] = {"keep": "icc", **self.options}  # `embed` does the rest
-        if self.lossy:
+        if self.exact and compression.quality == 100:
+            options |= self.exact
+        elif self.lossy:
             options["Q"] = compression.quality
         if self.subsampled:
             options["subsample_mode"] = SUBSAMPLINGS[compression.subsampling]
@@ -305,6 +309,7 @@ FORMATS = (
         pack=jxl.pack,
         lossy=True,
         saving_bytes=67,
+        exact={"lossless": True},
     ),
     Format(
         name="BMP",

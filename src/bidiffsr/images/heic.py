@@ -49,7 +49,7 @@ def contents(data: bytes) -> Contents:
         ImageError: see `avif.contents`; or what decodes it is not installed.
     """
     found = avif.contents(data)
-    picture = libvips().Image.heifload_buffer(data)
+    picture = avif.opened(data)
     if item(picture, "heif-compression", "hevc") != "hevc" or _in_libvips("load"):
         return found
     heif = optional("pillow_heif", _EXTRA, _NAME)
@@ -134,6 +134,6 @@ def _in_libvips(what: str) -> bool:
             libvips().Image.black(16, 16, bands=3).heifsave_buffer(compression="hevc")
         else:
             libvips().Image.heifload_buffer(BLACK).copy_memory()
-    except libvips().Error:
+    except (libvips().Error, AttributeError):  # of the latter, it has no such operation
         return False
     return True
