@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import struct
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +27,9 @@ XMP = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"
 MODEL, ORIENTATION = 272, 274
 P3 = pyvips.Image.profile_load("p3")
 
-try:
-    import pillow_heif  # pyright: ignore[reportMissingImports]
-except ImportError:
-    pillow_heif = None
-else:
+pillow_heif: Any = None
+with suppress(ImportError):
+    pillow_heif = importlib.import_module("pillow_heif")
     pillow_heif.register_heif_opener()
 
 needs_heif = pytest.mark.skipif(pillow_heif is None, reason="pillow-heif is not installed ([heif])")

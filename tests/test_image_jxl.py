@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import importlib
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,10 +24,9 @@ from bidiffsr.images.decode import image_header
 from bidiffsr.images.formats import FORMAT_BY_SUFFIX
 from bidiffsr.images.metadata import Metadata
 
-try:
-    import OpenImageIO  # pyright: ignore[reportMissingImports]
-except ImportError:
-    OpenImageIO = None
+OpenImageIO: Any = None
+with suppress(ImportError):
+    OpenImageIO = importlib.import_module("OpenImageIO")
 
 needs_jxl = pytest.mark.skipif(OpenImageIO is None, reason="OpenImageIO is not installed ([jxl])")
 
@@ -149,7 +150,9 @@ def test_what_belongs_to_a_picture_comes_back(quality: int) -> None:
 
 
 def in_srgb(image: Image) -> Any:
-    picture = pyvips.Image.new_from_array(np.ascontiguousarray(image.pixels), interpretation="srgb")
+    picture: Any = pyvips.Image.new_from_array(
+        np.ascontiguousarray(image.pixels), interpretation="srgb"
+    )
     picture.set_type(pyvips.GValue.blob_type, "icc-profile-data", image.icc)
     return picture.icc_transform("srgb", embedded=True).numpy()
 
