@@ -137,15 +137,19 @@ def kill_upscalings(folder: Path, count: int, seed: int = 0) -> Counter[str]:
 def moment(
     chance: random.Random, results: Path, seconds: float
 ) -> tuple[Callable[[], bool], float]:
-    """What a kill waits for, and how long it then waits."""
-    number = chance.randrange(PICTURES)
+    """What a kill waits for, and how long it then waits; what is there already does not count."""
+    there, left = _finished(results), set(results.glob(TEMPORARY))
+    number = chance.randrange(there, PICTURES) if there < PICTURES else there
     match chance.randrange(3):
         case 0:
             return lambda: True, chance.uniform(0, seconds)
         case 1:
             return lambda: _finished(results) >= number, chance.uniform(0, 0.05)
         case _:
-            is_writing = lambda: _finished(results) >= number and half_written(results) > 0  # noqa: E731
+
+            def is_writing() -> bool:
+                return _finished(results) >= number and not left.issuperset(results.glob(TEMPORARY))
+
             return is_writing, chance.uniform(0, 0.002)
 
 

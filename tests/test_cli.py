@@ -224,10 +224,10 @@ def test_two_runs_over_one_folder(
 @pytest.mark.parametrize(
     ("names", "reason"),
     [
-        (["b.heic"], "1 picture of a kind that is not read (.heic)"),
-        (["b.heic", "c.JXL"], "2 pictures of kinds that are not read (.heic .jxl)"),
+        (["b.psd"], "1 picture of a kind that is not read (.psd)"),
+        (["b.jp2", "c.PSD"], "2 pictures of kinds that are not read (.jp2 .psd)"),
         (["deep/b.png"], "1 folder inside (--recursive looks there)"),
-        (["x/b.png", "y/b.png", "c.heic"], "1 picture of a kind that is not read (.heic), "),
+        (["x/b.png", "y/b.png", "c.psd"], "1 picture of a kind that is not read (.psd), "),
     ],
 )
 def test_what_is_left_out_is_said(

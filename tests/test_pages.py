@@ -23,8 +23,9 @@ from bidiffsr.batch.options import FileOptions
 from bidiffsr.cli import main
 from bidiffsr.errors import ImageError, OptionError, OutputError
 from bidiffsr.images.codec import read_image
+from bidiffsr.images.compression import Compression
 from bidiffsr.images.encode import encode_image
-from bidiffsr.images.formats import FORMAT_BY_SUFFIX, Compression
+from bidiffsr.images.formats import FORMAT_BY_SUFFIX
 from bidiffsr.images.image import Image
 from bidiffsr.images.join import Joined
 from bidiffsr.images.pages import Pages, open_pages
@@ -384,6 +385,29 @@ def test_samples_of_frames_are_files_of_frames(
             assert (made.size, made.n_frames) == ((96, 64), 3)  # type: ignore[attr-defined]
             assert (made.info["loop"], made.info["duration"]) == (2, 50)
     assert list(folder.glob(".*")) == []
+
+
+def test_a_result_that_another_run_makes_meanwhile_is_already_there(
+    model: str,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write = Joined.write
+
+    def beside_another(self: Joined, *arguments: Any, **options: Any) -> Any:
+        Path("in/a_x4.gif").write_bytes(b"of the other")
+        return write(self, *arguments, **options)
+
+    Path("in").mkdir()
+    for name in ("in/a.gif", "in/b.gif"):
+        animation(Path(name), "GIF", frames("GIF"))
+    monkeypatch.setattr(Joined, "write", beside_another)
+    assert main(["upscale", "in", "-n", model, "--pages", "all"]) == 0
+    assert capsys.readouterr().err.splitlines()[-1] == "bidiffsr: 1 done, 1 already there"
+    assert Path("in/a_x4.gif").read_bytes() == b"of the other"
+    names = ["a.gif", "a_x4.gif", "b.gif", "b_x4.gif"]
+    assert sorted(path.name for path in Path("in").iterdir()) == names
 
 
 def test_what_cannot_hold_frames_is_refused_before_the_work(

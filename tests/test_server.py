@@ -20,6 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import bidiffsr
 from bidiffsr.errors import OptionError
+from bidiffsr.images import jxl
+from bidiffsr.images.formats import FORMAT_BY_NAME
 from bidiffsr.server import jobs
 from bidiffsr.server.archive import zipped
 from bidiffsr.server.job import file_name
@@ -167,6 +169,22 @@ def test_archives_lose_no_file(files: list[tuple[str, bytes]]) -> None:
     assert [archive.read(name) for name in archive.namelist()] == [data for _, data in files]
 
 
+def test_a_format_whose_extra_is_not_installed_is_neither_offered_nor_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenImageIO", None)
+    monkeypatch.setattr(jxl, "_in_libvips", lambda what: False)
+    with client() as server:
+        assert "jxl" not in server.get("/api/model").json()["formats"]
+        answer = server.post("/api/jobs?format=jxl", content=picture(), headers=PNG)
+        assert "pip install 'bidiffsr[jxl]'" in refused(answer, 422)
+
+
+def test_a_format_that_the_page_does_not_offer_may_be_named(server: TestClient) -> None:
+    done = wait_for(server, send(server, format="ppm")["url"])
+    assert server.get(done["results"][0]["url"]).content.startswith(b"P6")
+
+
 def test_deleting_forgets(server: TestClient) -> None:
     job = wait_for(server, send(server)["url"])
     assert server.delete(job["url"]).status_code == 204
@@ -180,7 +198,9 @@ def test_what_the_server_can_do(server: TestClient) -> None:
     assert model["version"] == bidiffsr.__version__
     assert model["qualities"] == ["fast", "best"]
     assert (model["scale"], model["max_pixels"], model["max_samples"]) == (4, 40_000, 3)
-    assert set(model["formats"]) >= {"png", "jpeg", "webp", "tiff"}
+    everyday = ["png", "jpeg", "webp", "tiff", "gif", "avif", "heic", "jxl", "bmp"]
+    there = [name for name in everyday if FORMAT_BY_NAME[name].is_written]
+    assert model["formats"] == there
     assert server.get("/healthz").json() == {"status": "ok"}
 
 

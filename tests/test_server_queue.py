@@ -258,9 +258,10 @@ def test_a_client_that_stops_following_is_forgotten(gated: tuple[Upscaler, Gate]
 class Serving:
     """`bidiffsr serve` in a process of its own."""
 
-    def __init__(self, model: Path, **variables: str) -> None:
+    def __init__(self, model: Path, *options: str, **variables: str) -> None:
+        command = [sys.executable, "-m", "bidiffsr", "serve", "-n", str(model), "--port", "0"]
         self.process = subprocess.Popen(
-            [*(sys.executable, "-m", "bidiffsr", "serve", "-n", str(model)), "--port", "0"],
+            [*command, *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -290,14 +291,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model") / "m.safetensors")
 
 
-def test_the_command_listens_here_and_finishes_what_runs_when_it_is_told_to_stop(
-    model: Path,
+@pytest.mark.parametrize("seconds", [60, 0])
+def test_the_command_listens_here_and_ends_its_work_when_it_is_told_to_stop(
+    seconds: int, model: Path
 ) -> None:
-    with Serving(model) as served, httpx2.Client(base_url=served.url, timeout=60) as server:
+    with (
+        Serving(model, "--stop-seconds", str(seconds)) as served,
+        httpx2.Client(base_url=served.url, timeout=60) as server,
+    ):
         assert served.url.startswith("http://127.0.0.1:")
         assert server.get("/").headers["content-type"].startswith("text/html")
         long = server.post("/api/jobs?samples=4", content=picture(60, 60)).json()
-        waiting = server.post("/api/jobs", content=picture(), headers=PNG).json()
+        waiting = [server.post("/api/jobs", content=picture(), headers=PNG) for _ in range(2)]
         while server.get(long["url"]).json()["state"] == "waiting":
             time.sleep(0.02)
         served.process.send_signal(signal.SIGTERM)
@@ -306,11 +311,16 @@ def test_the_command_listens_here_and_finishes_what_runs_when_it_is_told_to_stop
         refused = server.post("/api/jobs", content=picture(), headers=PNG)
         assert refused.status_code == 503
         assert "retry-after" in refused.headers
-        assert "stopping" in wait_for(server, waiting["url"])["error"]
+        ended = [wait_for(server, answer.json()["url"]) for answer in waiting]
+        for job in ended:
+            assert job["state"] == ("done" if seconds else "failed")
+            assert seconds or "stopping" in job["error"]
         done = wait_for(server, long["url"])
         assert done["state"] == "done"
         for result in done["results"]:
             assert opened(server.get(result["url"]).content).size == (240, 240)
+        for result in (result for job in ended for result in job["results"]):
+            assert server.get(result["url"]).status_code == 200
         assert served.stop() == (0, "")
 
 

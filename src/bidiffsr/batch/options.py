@@ -11,7 +11,7 @@ from bidiffsr.batch.shards import WHOLE, Shard, shard_of, shard_text
 from bidiffsr.system.checks import check_options, flag, one_of, optional, whole
 
 FileFormat = Literal[
-    "png", "jpeg", "webp", "tiff", "gif", "avif", "bmp", "ppm", "pgm", "pam", "pfm"
+    "png", "jpeg", "webp", "tiff", "gif", "avif", "heic", "jxl", "bmp", "ppm", "pgm", "pam", "pfm"
 ]
 Subsampling = Literal["4:4:4", "4:2:0"]
 PageChoice = Literal["all"]
@@ -90,10 +90,10 @@ class FileOptions:
     """all: of a file of several pages or frames, upscale every one, into one file like it. Default:
     such a file is refused."""
     file_quality: int = 95
-    """1 to 100, for JPEG, WebP and AVIF. Default: 95."""
+    """1 to 100, for JPEG, WebP, AVIF, HEIC and JXL. Default: 95."""
     subsampling: Subsampling = "4:4:4"
-    """Of a JPEG or AVIF file's colours: 4:4:4 keeps them sharp, 4:2:0 makes smaller files. Default:
-    4:4:4."""
+    """Of a JPEG, AVIF or HEIC file's colours: 4:4:4 keeps them sharp, 4:2:0 makes smaller files.
+    Default: 4:4:4."""
     mean: bool = False
     """With several samples: also write their mean, more faithful and smoother than each of them."""
     uncertainty: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
 from operator import add
@@ -24,8 +25,8 @@ from bidiffsr.batch.options import FileOptions
 from bidiffsr.batch.plan import Job
 from bidiffsr.batch.storage import existing, location, storage_of
 from bidiffsr.errors import OutputError
+from bidiffsr.images.compression import Compression
 from bidiffsr.images.decode import MAX_PIXELS
-from bidiffsr.images.formats import Compression
 from bidiffsr.images.image import Image
 from bidiffsr.images.join import Joined, check_join
 from bidiffsr.images.metadata import NO_METADATA
@@ -204,12 +205,13 @@ def _draw_pages(
                         notes: tuple[str, ...] = notes,
                     ) -> Progress:
                         (path,) = progress.saved
-                        more = joined.write(
-                            timing,
-                            overwrite=files.overwrite,
-                            modified=modified,
-                            written=None if written is None else partial(written, path),
-                        )
+                        with _meanwhile(path, files):
+                            more = joined.write(
+                                timing,
+                                overwrite=files.overwrite,
+                                modified=modified,
+                                written=None if written is None else partial(written, path),
+                            )
                         return replace(progress, notes=tuple(dict.fromkeys(notes + more)))
 
                     last = (sample, output) == wanted[-1]
@@ -326,7 +328,7 @@ def _save(
     written: Callable[[Path], object] | None,
 ) -> tuple[str, ...]:
     """Write a result; returns a line for each thing that could not be kept."""
-    try:
+    with _meanwhile(output, files):
         return storage_of(output).write_image(
             *(output, result),
             overwrite=files.overwrite,
@@ -335,6 +337,13 @@ def _save(
             modified=modified,
             written=written,
         )
+
+
+@contextmanager
+def _meanwhile(output: Path, files: FileOptions) -> Iterator[None]:
+    """Tell a result that somebody else has made from one that cannot be written."""
+    try:
+        yield
     except OutputError as error:
         if not files.overwrite and existing([output]):
             raise exists_already(location(output), AlreadyThere) from error

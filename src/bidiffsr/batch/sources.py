@@ -12,9 +12,7 @@ from bidiffsr.images.find import IMAGE_SUFFIXES
 from bidiffsr.system.files import StrPath
 
 # Suffixes of pictures that are not read: of these a folder's owner may wonder.
-_FOREIGN_SUFFIXES = {
-    *(".heic", ".heif", ".jp2", ".jxl", ".pbm", ".psd", ".tga"),
-}
+_FOREIGN_SUFFIXES = {".jp2", ".pbm", ".psd", ".tga"}
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def serve(
 
     `bidiffsr serve --host 0.0.0.0 --host-name pictures.example.org` is for others, too.
 
-    Ctrl-C finishes the picture at hand first; once more cancels it.
+    Ctrl-C finishes the pictures at hand first; once more cancels them.
 
     Args:
         model: The name of a model that comes with bidiffsr, such as x4-small, or a model file.

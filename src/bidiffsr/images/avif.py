@@ -1,4 +1,4 @@
-"""AVIF's own structure: boxes, colour description, and what stands beside the picture.
+"""AVIF's and HEIC's own structure: colour description, and what stands beside the picture.
 
 Sources: ISO/IEC 14496-12 (boxes, items), 23008-12 (HEIF, annex A for EXIF and XMP), 23091-2 (code
 points of colours), the AVIF specification 1.1.
@@ -7,81 +7,90 @@ points of colours), the AVIF specification 1.1.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from bidiffsr.errors import ImageError
-from bidiffsr.images.colours import RgbEncoding
+from bidiffsr.images.boxes import Box, boxes
+from bidiffsr.images.colours import RgbEncoding, rgb_encoding
 from bidiffsr.images.contents import Contents, damaged, refuse_pages
 from bidiffsr.images.exif import with_resolution
 from bidiffsr.images.libvips import libvips
 from bidiffsr.images.libvips import metadata as item
 from bidiffsr.images.metadata import Collector, Metadata, Resolution
 
-_SEQUENCE = b"avis"
-_BT709, _UNSTATED, _LINEAR = 1, 2, 8
+if TYPE_CHECKING:
+    import pyvips
+
+_SEQUENCES = {b"avis", b"msf1", b"hevc", b"hevx"}
+_UNSTATED, _LINEAR = 2, 8
+# Code points of primaries: sRGB's, unstated, and Display P3's (white, red, green, blue).
+_DISPLAY_P3 = (0.3127, 0.3290, 0.680, 0.320, 0.265, 0.690, 0.150, 0.060)
+_PRIMARIES = {1: None, _UNSTATED: None, 12: _DISPLAY_P3}
+_PROFILES = (b"prof", b"rICC")
 _USUAL_CURVES = {1, _UNSTATED, 6, 13, 14, 15}  # sRGB's, and those of video, shown like it
 _XMP_TYPE = b"application/rdf+xml\0"
 
 
-@dataclass(frozen=True)
-class _Box:
-    """A part of a file: its name, and what is in it."""
-
-    name: bytes
-    content: bytes
-
-    @property
-    def whole(self) -> bytes:
-        return struct.pack(">I4s", 8 + len(self.content), self.name) + self.content
-
-
 def contents(data: bytes) -> Contents:
-    """What an AVIF file's boxes say.
+    """What an AVIF or HEIC file's boxes say.
 
     Raises:
         ImageError: it is an animation or holds several pictures, its colours are described in a way
             that cannot be followed, or its boxes are damaged.
     """
-    boxes = {box.name: box.content for box in _boxes(data)}
-    if _SEQUENCE in (boxes.get(b"ftyp", b"")[:4], boxes.get(b"ftyp", b"")[8:12]):
+    parts = {box.name: box.content for box in boxes(data)}
+    brands = parts.get(b"ftyp", b"")
+    if not {brands[:4], brands[8:12]}.isdisjoint(_SEQUENCES):
         raise ImageError("is an animation; expected one picture; convert it to WebP, GIF or PNG")
-    count = item(libvips().Image.heifload_buffer(data), "n-pages", 1)
+    count = item(opened(data), "n-pages", 1)
     if count > 1:
         raise refuse_pages(count)
-    return Contents(data, encoding=_described(boxes), metadata=partial(metadata, data))
+    return Contents(data, encoding=_described(parts), metadata=partial(metadata, data))
 
 
-def _described(boxes: dict[bytes, bytes]) -> RgbEncoding | None:
+def _described(parts: dict[bytes, bytes]) -> RgbEncoding | None:
     """What the picture's colour code points say; those of its alpha have none."""
-    inside = {box.name: box.content for box in _boxes(boxes.get(b"meta", b""), 4)}
-    properties = {box.name: box.content for box in _boxes(inside.get(b"iprp", b""))}
-    for box in _boxes(properties.get(b"ipco", b"")):
-        if box.name == b"colr" and box.content[:4] == b"nclx" and len(box.content) >= 10:
+    inside = {box.name: box.content for box in boxes(parts.get(b"meta", b""), 4)}
+    properties = {box.name: box.content for box in boxes(inside.get(b"iprp", b""))}
+    colours = [box for box in boxes(properties.get(b"ipco", b"")) if box.name == b"colr"]
+    if any(box.content[:4] in _PROFILES for box in colours):
+        return None
+    for box in colours:
+        if box.content[:4] == b"nclx" and len(box.content) >= 10:
             primaries, curve = struct.unpack_from(">2H", box.content, 4)
-            if primaries in (_BT709, _UNSTATED) and curve in _USUAL_CURVES:
-                return None
-            if primaries in (_BT709, _UNSTATED) and curve == _LINEAR:
-                return RgbEncoding(gamma=1.0)
+            known = curve in _USUAL_CURVES or curve == _LINEAR
+            if primaries in _PRIMARIES and known:
+                return rgb_encoding(1.0 if curve == _LINEAR else None, _PRIMARIES[primaries])
             raise ImageError(
-                f"says its colours are of kind {primaries}/{curve} (nclx); expected sRGB (1/13) or "
-                "linear light (1/8); convert it to sRGB"
+                f"says its colours are of kind {primaries}/{curve} (nclx); expected sRGB (1/13), "
+                "Display P3 (12/13) or linear light (1/8); convert it to sRGB"
             )
     return None
+
+
+def opened(data: bytes) -> pyvips.Image:
+    """The picture, its header read.
+
+    Raises:
+        ImageError: this libvips was built without all that such files take.
+        pyvips.Error: it is damaged.
+    """
+    if not libvips().type_find("VipsOperation", "heifload_buffer"):
+        raise ImageError("is AVIF or HEIC, which this libvips does not know; install pyvips-binary")
+    return libvips().Image.heifload_buffer(data)
 
 
 def metadata(data: bytes) -> Metadata:
     """What stands beside the picture."""
     collector = Collector()
-    picture = libvips().Image.heifload_buffer(data)
+    picture = opened(data)
     collector.exif(item(picture, "exif-data", b""))
     collector.xmp(item(picture, "xmp-data", b""))
     return collector.found
 
 
-def embed(file: BinaryIO, metadata: Metadata, dpi: Resolution) -> list[str]:
+def embed(file: BinaryIO, metadata: Metadata, dpi: Resolution, name: str = "AVIF") -> list[str]:
     """Put metadata into a file that has none; returns a line for each part that does not fit."""
     block = metadata.exif if dpi is None else with_resolution(metadata.exif, dpi)
     items = []
@@ -95,38 +104,36 @@ def embed(file: BinaryIO, metadata: Metadata, dpi: Resolution) -> list[str]:
         file.seek(0)
         file.write(made)
     others = [("IPTC", metadata.iptc), ("a comment", metadata.comments)]
-    return [f"{what} is left out: AVIF has no place for it" for what, held in others if held]
+    return [f"{what} is left out: {name} has no place for it" for what, held in others if held]
 
 
 def _with_items(data: bytes, items: list[tuple[bytes, bytes, bytes]]) -> bytes:
     """A file of ours with more items, each of a type, a media type and its bytes."""
-    boxes = list(_boxes(data))
-    (meta,) = (box for box in boxes if box.name == b"meta")
-    inside = {box.name: box.content for box in _boxes(meta.content, 4)}
+    parts = list(boxes(data))
+    (meta,) = (box for box in parts if box.name == b"meta")
+    inside = {box.name: box.content for box in boxes(meta.content, 4)}
     primary = inside[b"pitm"][4:6]
     known = struct.unpack_from(">H", inside[b"iinf"], 4)[0]
     numbers = range(1000, 1000 + len(items))  # libheif counts its own from 1
     infos = b"".join(
-        _Box(b"infe", struct.pack(">IHH4sx", 2 << 24, number, 0, kind) + media).whole
+        Box(b"infe", struct.pack(">IHH4sx", 2 << 24, number, 0, kind) + media).whole
         for number, (kind, media, _) in zip(numbers, items, strict=True)
     )
     inside[b"iinf"] = bytes(4) + struct.pack(">H", known + len(items)) + inside[b"iinf"][6:] + infos
     inside[b"iref"] = inside.get(b"iref", bytes(4)) + b"".join(
-        _Box(b"cdsc", struct.pack(">2H", number, 1) + primary).whole for number in numbers
+        Box(b"cdsc", struct.pack(">2H", number, 1) + primary).whole for number in numbers
     )
     lengths = [len(content) for _, _, content in items]
     places = inside[b"iloc"]
 
-    def grown(by: int) -> _Box:
+    def grown(by: int) -> Box:
         inside[b"iloc"] = _moved(places, by, len(data) + by + 8, numbers, lengths)
-        return _Box(
-            b"meta", meta.content[:4] + b"".join(_Box(*one).whole for one in inside.items())
-        )
+        return Box(b"meta", meta.content[:4] + b"".join(Box(*one).whole for one in inside.items()))
 
     # The places are as long as what they say, whatever that is.
     whole = grown(len(grown(0).content) - len(meta.content))
-    added = _Box(b"mdat", b"".join(content for _, _, content in items))
-    return b"".join([*((whole if box is meta else box).whole for box in boxes), added.whole])
+    added = Box(b"mdat", b"".join(content for _, _, content in items))
+    return b"".join([*((whole if box is meta else box).whole for box in parts), added.whole])
 
 
 def _moved(places: bytes, by: int, start: int, numbers: range, lengths: list[int]) -> bytes:
@@ -157,18 +164,3 @@ def _moved(places: bytes, by: int, start: int, numbers: range, lengths: list[int
         rows.append(head + struct.pack(">IHII", start, 1, 0, length))
         start += length
     return places[:6] + struct.pack(">H", len(rows)) + b"".join(rows)
-
-
-def _boxes(data: bytes, at: int = 0) -> Iterator[_Box]:
-    """Boxes one after the other, as far as they are whole."""
-    while at + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        start = at + 8
-        if length == 1 and at + 16 <= len(data):
-            (length,) = struct.unpack_from(">Q", data, start)
-            start += 8
-        end = len(data) if length == 0 else at + length
-        if end < start or end > len(data):
-            return
-        yield _Box(name, data[start:end])
-        at = end

@@ -110,8 +110,9 @@ def write_image(
         path: the file; its suffix is one of `IMAGE_SUFFIXES`, in either case.
         image: the picture. Where `image.grey`, the mean of the three channels is written.
         overwrite: whether an existing file may be replaced.
-        quality: 1 to 100, for JPEG, WebP and AVIF.
-        subsampling: of a JPEG's or AVIF's colours, "4:4:4", or "4:2:0" for half their resolution.
+        quality: 1 to 100, for JPEG, WebP, AVIF, HEIC and JPEG XL.
+        subsampling: of a JPEG's, AVIF's or HEIC's colours, "4:4:4", or "4:2:0" for half their
+            resolution.
         modified: when the file is to say that it was modified, in nanoseconds since 1970; now.
         written: is given the temporary name of the whole file, just before that is renamed.
 

@@ -27,7 +27,7 @@ class Raw:
         sample_bytes: of each sample, 1 or 2.
         decode: gives them, (height, width, channels) of uint8 or uint16; raises ImageError.
         dpi: dots per inch, across and down.
-        icc: the ICC profile.
+        icc: gives the ICC profile, if there is one, once they are decoded.
     """
 
     height: int
@@ -36,7 +36,7 @@ class Raw:
     sample_bytes: int
     decode: Callable[[], NDArray[Any]]
     dpi: tuple[float, float] | None = None
-    icc: bytes | None = None
+    icc: Callable[[], bytes | None] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -150,13 +150,13 @@ def _opened(format_: Format, contents: Contents) -> pyvips.Image:
     if raw is None:
         return format_.open(contents.data, contents.page)
     black = libvips().Image.black(raw.width, raw.height, bands=raw.channels)
-    return _described(black.cast("uchar" if raw.sample_bytes == 1 else "ushort"), raw)
+    return _described(black.cast("uchar" if raw.sample_bytes == 1 else "ushort"), raw, None)
 
 
-def _described(picture: pyvips.Image, raw: Raw) -> pyvips.Image:
+def _described(picture: pyvips.Image, raw: Raw, icc: bytes | None) -> pyvips.Image:
     spaces = ("b-w", "grey16") if raw.channels < 3 else ("srgb", "rgb16")
     picture = picture.copy(interpretation=spaces[raw.sample_bytes - 1])
-    return with_metadata(picture, dpi=raw.dpi, icc=raw.icc)
+    return with_metadata(picture, dpi=raw.dpi, icc=icc)
 
 
 def decode_contents(
@@ -170,7 +170,8 @@ def decode_contents(
     _check_memory(picture)
     if contents.raw is not None:
         samples = np.ascontiguousarray(contents.raw.decode())
-        picture = _described(libvips().Image.new_from_array(samples), contents.raw)
+        picture = libvips().Image.new_from_array(samples)
+        picture = _described(picture, contents.raw, contents.raw.icc())
     contents.check()
     for part in contents.jpegs:
         libvips().Image.jpegload_buffer(part, fail_on="warning").copy_memory()

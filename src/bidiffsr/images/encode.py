@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from bidiffsr.errors import OutputError
-from bidiffsr.images.formats import FORMAT_BY_SUFFIX, Compression, Format
+from bidiffsr.images.compression import Compression
+from bidiffsr.images.formats import FORMAT_BY_SUFFIX, Format
 from bidiffsr.images.image import Image, from_float, peak, to_float
 from bidiffsr.images.libvips import (
     is_shortage,
@@ -37,19 +38,21 @@ def encode_image(
     """The bytes of a file of `image`.
 
     What a format cannot hold is reduced to the nearest it can: JPEG, WebP, GIF and BMP get 8 bits,
-    rounded, and AVIF 12; JPEG, PPM, PGM and PFM get transparency blended onto white; WebP, GIF,
-    AVIF and PPM get grey as RGB (in sRGB where a grey profile applied), PGM gets luma. WebP is
-    4:2:0, as lossy WebP must be. A GIF has 256 colours, each transparent or not. GIF, BMP, PPM,
-    PGM, PAM and PFM have no profiles, so colours become sRGB. PNG and TIFF lose nothing. Of the
-    metadata, JPEG holds 64 kB of each kind; what has no place in the others gets a line from
-    `write_image`.
+    rounded, and AVIF and HEIC 12; JPEG, PPM, PGM and PFM get transparency blended onto white; WebP,
+    GIF, AVIF, HEIC and PPM get grey as RGB (in sRGB where a grey profile applied), PGM gets luma,
+    and JPEG XL grey with transparency as RGB. WebP is 4:2:0, as lossy WebP must be. JPEG XL of
+    quality 100 loses nothing; below, it says in its own words what a profile said. A GIF has 256
+    colours, each transparent or not. GIF, BMP, PPM, PGM, PAM and PFM have no profiles, so colours
+    become sRGB. PNG and TIFF lose nothing. Of the metadata, JPEG holds 64 kB of each kind; what has
+    no place in the others gets a line from `write_image`.
 
     Args:
         image: the picture. Where `image.grey`, the mean of the three channels is written.
         suffix: one of `IMAGE_SUFFIXES`, in either case; it names the format.
         name: for messages, which begin with it.
-        quality: 1 to 100, for JPEG, WebP and AVIF.
-        subsampling: of a JPEG's or AVIF's colours, "4:4:4", or "4:2:0" for half their resolution.
+        quality: 1 to 100, for JPEG, WebP, AVIF, HEIC and JPEG XL.
+        subsampling: of a JPEG's, AVIF's or HEIC's colours, "4:4:4", or "4:2:0" for half their
+            resolution.
 
     Raises:
         OutputError: no format has this suffix, or it cannot hold a picture so large.
@@ -139,7 +142,8 @@ def format_for(suffix: str, name: str) -> Format:
     """The format that files with `suffix` are written in.
 
     Raises:
-        OutputError: there is none; the message begins with `name`.
+        OutputError: there is none, or what writes it is not installed; the message begins with
+            `name`.
     """
     format_ = FORMAT_BY_SUFFIX.get(suffix.lower())
     if format_ is None:
@@ -147,6 +151,7 @@ def format_for(suffix: str, name: str) -> Format:
             f"{name}: suffix {suffix!r} is no picture format's; "
             f"expected one of {' '.join(FORMAT_BY_SUFFIX)}"
         )
+    format_.check_written(name)
     return format_
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from numpy.typing import NDArray
 
-from bidiffsr.errors import ConfigError, OutputError
-from bidiffsr.images import avif, bmp, gif, jpeg, png, pnm, tiff, webp
+from bidiffsr.errors import ImageError, OutputError
+from bidiffsr.images import avif, bmp, gif, heic, jpeg, jxl, png, pnm, tiff, webp
+from bidiffsr.images.compression import SUBSAMPLINGS, Compression, Pack
 from bidiffsr.images.contents import Album, Contents
 from bidiffsr.images.libvips import libvips
 from bidiffsr.images.metadata import Metadata, Resolution
@@ -26,31 +27,6 @@ if TYPE_CHECKING:
 _STRIP_PIXELS = 1 << 18
 
 Write = Callable[[BinaryIO, Iterator[NDArray[Any]], int, int], None]
-
-
-@dataclass(frozen=True)
-class Compression:
-    """How much a lossy file may lose.
-
-    Raises:
-        ConfigError: one is out of range.
-    """
-
-    quality: int = 95
-    """1 to 100."""
-    subsampling: str = "4:4:4"
-    """Of a JPEG or AVIF file's colours: 4:4:4, or 4:2:0 for half their resolution."""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
-        if self.subsampling not in tuple(SUBSAMPLINGS):
-            wanted = " or ".join(SUBSAMPLINGS)
-            raise ConfigError(f"subsampling is {self.subsampling!r}; expected {wanted}")
-
-
-SUBSAMPLINGS = {"4:4:4": "off", "4:2:0": "on"}
-"""libvips' words for them."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +44,8 @@ class Format:
             reading and writing, that has none; returns a line for each part that does not fit.
         write: writes a file of samples that come some rows at a time, and of a height and width;
             takes the place of libvips.
+        pack: gives what makes a file of a whole picture, where this libvips does not, else None;
+            raises ImageError, without the file's name, where what it takes is not installed.
         is_complete: whether the end of a file's bytes is there, where libvips may not notice.
         album: the pictures of a file of several, or None where it has but one; raises ImageError.
         join: makes a file of several pictures; None where files hold one alone.
@@ -79,11 +57,13 @@ class Format:
         profiles: whether there may be an ICC profile; else colours are made sRGB.
         lossy: whether written files lose detail, by the quality asked for.
         subsampled: whether their colours may have half the resolution.
+        everyday: whether people without special tools want files of it, such as a browser's users.
         largest_side: of a picture, in pixels.
         xmp_room: bytes of the largest XMP packet that it holds; None: any.
         saving_bytes: memory for each pixel that writing takes, where it needs the whole picture at
             once (`python -m benchmarks.saving`).
         options: for libvips when writing.
+        exact: for libvips in place of the quality 100, where nothing is to be lost at that.
     """
 
     name: str
@@ -93,6 +73,7 @@ class Format:
     embed: Callable[[BinaryIO, Metadata, Resolution], list[str]]
     operation: str = ""
     write: Write | None = None
+    pack: Callable[[], Pack | None] = lambda: None
     is_complete: Callable[[bytes], bool] = lambda data: True
     album: Callable[[bytes], Album | None] = lambda data: None
     join: Join | None = None
@@ -104,10 +85,12 @@ class Format:
     profiles: bool = True
     lossy: bool = False
     subsampled: bool = False
+    everyday: bool = True
     largest_side: int = 10_000_000  # libvips' own limit
     xmp_room: int | None = None
     saving_bytes: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    exact: Mapping[str, Any] = field(default_factory=dict)
 
     def check_side(self, name: str, side: int, advice: str) -> None:
         """Make sure that files of this format hold a result of this longer side.
@@ -125,6 +108,29 @@ class Format:
                 f"{name}: the result would be {side} pixels long; {self.name} holds at most "
                 f"{self.largest_side}; {advice}"
             )
+
+    @property
+    def is_written(self) -> bool:
+        """Whether all is installed that writes such files."""
+        try:
+            self.check_written(self.name)
+        except OutputError:
+            return False
+        return True
+
+    def check_written(self, name: str) -> None:
+        """Make sure that all is installed that writes such files.
+
+        Args:
+            name: of the file, for the message.
+
+        Raises:
+            OutputError: it is not.
+        """
+        try:
+            self.pack()
+        except ImageError as error:
+            raise OutputError(f"{name}: {error}") from error.__cause__
 
     def open(self, data: bytes, page: int = 0) -> pyvips.Image:
         """A picture of this format, its header read, its samples to be decoded once, in order.
@@ -150,6 +156,8 @@ class Format:
             file = io.BytesIO()
             self.write(file, _strips(picture), picture.height, picture.width)
             return file.getvalue()
+        if (pack := self.pack()) is not None:
+            return pack(picture, compression)
         return getattr(picture, f"{self.operation}save_buffer")(**self._options(compression))
 
     def save(self, picture: pyvips.Image, path: Path, compression: Compression) -> None:
@@ -163,11 +171,16 @@ class Format:
             with path.open("w+b") as file:
                 self.write(file, _strips(picture), picture.height, picture.width)
             return
+        if (pack := self.pack()) is not None:
+            path.write_bytes(pack(picture, compression))
+            return
         getattr(picture, f"{self.operation}save")(os.fspath(path), **self._options(compression))
 
     def _options(self, compression: Compression) -> dict[str, Any]:
         options: dict[str, Any] = {"keep": "icc", **self.options}  # `embed` does the rest
-        if self.lossy:
+        if self.exact and compression.quality == 100:
+            options |= self.exact
+        elif self.lossy:
             options["Q"] = compression.quality
         if self.subsampled:
             options["subsample_mode"] = SUBSAMPLINGS[compression.subsampling]
@@ -272,6 +285,33 @@ FORMATS = (
         options={"compression": "av1", "effort": 2},
     ),
     Format(
+        name="HEIC",
+        suffixes=(".heic", ".heif"),
+        signature=re.compile(rb".{4}ftyp(hei|hev|mif1|msf1)", re.DOTALL),
+        operation="heif",
+        contents=heic.contents,
+        embed=heic.embed,
+        pack=heic.pack,
+        grey=False,
+        lossy=True,
+        subsampled=True,
+        largest_side=16384,
+        saving_bytes=75,
+        options={"compression": "hevc"},
+    ),
+    Format(
+        name="JXL",
+        suffixes=(".jxl",),
+        signature=re.compile(rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+        operation="jxl",
+        contents=jxl.contents,
+        embed=jxl.embed,
+        pack=jxl.pack,
+        lossy=True,
+        saving_bytes=67,
+        exact={"lossless": True},
+    ),
+    Format(
         name="BMP",
         suffixes=(".bmp",),
         signature=re.compile(rb"BM.{4}\0{4}", re.DOTALL),
@@ -285,6 +325,7 @@ FORMATS = (
     ),
     Format(
         name="PPM",
+        everyday=False,
         suffixes=(".ppm", ".pnm"),
         signature=re.compile(rb"P[36]\s+[#\d]"),
         contents=pnm.contents,
@@ -297,6 +338,7 @@ FORMATS = (
     ),
     Format(
         name="PGM",
+        everyday=False,
         suffixes=(".pgm",),
         signature=re.compile(rb"P[25]\s+[#\d]"),
         contents=pnm.contents,
@@ -309,6 +351,7 @@ FORMATS = (
     ),
     Format(
         name="PAM",
+        everyday=False,
         suffixes=(".pam",),
         signature=re.compile(rb"P7\n"),
         contents=pnm.contents,
@@ -319,6 +362,7 @@ FORMATS = (
     ),
     Format(
         name="PFM",
+        everyday=False,
         suffixes=(".pfm",),
         signature=re.compile(rb"P[Ff]\s+[#\d]"),
         contents=pnm.float_contents,
@@ -343,8 +387,6 @@ def suffix_of(name: str) -> str:
 # Of pictures that are not read, what their files begin with, for messages.
 _FOREIGN = {
     "PBM": rb"P[14]\s[#\d]",
-    "HEIC": rb".{4}ftyp(hei|hev|mif1|msf1)",
-    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
     "OpenEXR": rb"v/1\x01",
     "Radiance HDR": rb"#\?(RADIANCE|RGBE)",

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bidiffsr.errors import OutputError
+from bidiffsr.images.compression import Compression
 from bidiffsr.images.encode import encoded, format_for
-from bidiffsr.images.formats import FORMATS, Compression, Format
+from bidiffsr.images.formats import FORMATS, Format
 from bidiffsr.images.image import Image
 from bidiffsr.images.metadata import NO_METADATA
 from bidiffsr.images.timing import Join, Timing

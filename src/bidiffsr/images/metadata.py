@@ -15,7 +15,7 @@ from bidiffsr.images import xmp as xmp_packets
 from bidiffsr.images.xmp import Record
 
 # A picture's camera, place and story fill some kilobytes; what is much more is no such thing.
-_LARGEST = 1 << 24
+LARGEST = 1 << 24
 
 _PIECE = 1 << 20
 _RESOURCES = (b"8BIM", b"MeSa", b"PHUT", b"AgHg", b"DCSR")
@@ -128,8 +128,8 @@ class Collector:
     def comment(self, keyword: str, text: str) -> None:
         """A text."""
         comments = (*self.found.comments, Comment(keyword, text.rstrip("\0")))
-        if sum(len(one.text) for one in comments) > _LARGEST:
-            self.leave_out("a comment", f"it is larger than {_LARGEST >> 20} MiB")
+        if sum(len(one.text) for one in comments) > LARGEST:
+            self.leave_out("a comment", f"it is larger than {LARGEST >> 20} MiB")
         else:
             self.found = replace(self.found, comments=comments)
 
@@ -152,8 +152,8 @@ class Collector:
         if not data or getattr(self.found, name):  # the first counts, as for other readers
             return
         try:
-            if len(data) > _LARGEST:
-                raise ValueError(f"it is larger than {_LARGEST >> 20} MiB")
+            if len(data) > LARGEST:
+                raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
             check(data)
         except ValueError as error:
             self.leave_out(name.upper(), error)
@@ -230,7 +230,7 @@ def unpacked(data: bytes) -> bytes:
     """
     unpacker = zlib.decompressobj()
     try:
-        content = unpacker.decompress(data, _LARGEST)
+        content = unpacker.decompress(data, LARGEST)
     except zlib.error:
         raise ValueError("it cannot be unpacked") from None
     if not unpacker.eof:

@@ -117,7 +117,9 @@ def _model_info(upscaler: Upscaler, options: ServerOptions, model: str) -> Model
         model=model,
         scale=upscaler.config.scale,
         qualities=list(upscaler.config.qualities),
-        formats=list(FORMAT_BY_NAME),
+        formats=[
+            name for name, known in FORMAT_BY_NAME.items() if known.everyday and known.is_written
+        ],
         max_bytes=int(options.max_bytes),
         max_pixels=options.max_pixels,
         max_samples=options.max_samples,

@@ -203,6 +203,7 @@ class JobQueue:
             )
         format_ = format_ or format_of(data)
         assert format_ is not None  # or it would have no header
+        format_.check_written(name)
         side = max(self.upscaler.result_size(header, options))
         format_.check_side(name, side, "ask for another format")
         self.upscaler.check_memory(header, options, saving=format_.saving_bytes)
@@ -240,17 +241,22 @@ class JobQueue:
                 self._release(job, job.held)
 
     def drain(self) -> None:
-        """Take nothing more; finish what runs, and say so to those who wait."""
+        """Take nothing more; what waits and what runs is still done."""
         with self._changed:
             self._stopping = True
+            self._changed.notify_all()
+
+    def drop_waiting(self) -> None:
+        """As `drain`, and begin nothing more; those who wait are told so."""
+        self.drain()
+        with self._changed:
             while self._waiting:
                 job = self._waiting.popleft()
                 self._end(job, "failed", "the server is stopping; send the picture again later")
-            self._changed.notify_all()
 
     def stop(self) -> None:
-        """As `drain`, and cancel what runs."""
-        self.drain()
+        """As `drop_waiting`, and cancel what runs."""
+        self.drop_waiting()
         with self._changed:
             if self._running is not None:
                 self._running.cancelled = True

@@ -37,6 +37,7 @@ _CHECKS = {
     "upload_seconds": whole(1),
     "job_seconds": whole(1),
     "keep_seconds": whole(1),
+    "stop_seconds": whole(0),
 }
 
 
@@ -77,6 +78,8 @@ class ServerOptions:
     """Time that upscaling a picture may take. Default: 3600."""
     keep_seconds: int = 3600
     """How long results are kept. Default: 3600."""
+    stop_seconds: int = 60
+    """How long pictures that wait are still begun when the server is told to stop. Default: 60."""
 
     def __post_init__(self) -> None:
         check_options(self, _CHECKS)

@@ -44,9 +44,11 @@ class _Server(uvicorn.Server):
                 return
             await asyncio.sleep(_TICK)
         self._queue.drain()
-        idle_since: float | None = None
+        asked_at, idle_since = time.monotonic(), None
         while self._asked < 2 and not self._queue.finished:
-            if not self._queue.running:
+            if time.monotonic() - asked_at >= self._queue.limits.stop_seconds:
+                self._queue.drop_waiting()
+            if not (self._queue.running or self._queue.waiting):
                 idle_since = idle_since or time.monotonic()
                 if time.monotonic() - idle_since > _LINGER:
                     break
@@ -64,8 +66,9 @@ def serve(
 ) -> None:
     """Answer requests until SIGINT or SIGTERM comes.
 
-    Then no more pictures are taken; the one that is upscaled is finished, and whoever waits for it
-    has some seconds to fetch it. A second signal cancels it.
+    Then no more pictures are taken. The one that is upscaled is finished, and so are those that are
+    begun within `options.stop_seconds`; whoever waits for them has some seconds to fetch them. A
+    second signal cancels all.
 
     Args:
         upscaler: the model.

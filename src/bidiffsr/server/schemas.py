@@ -105,7 +105,7 @@ class ModelInfo(BaseModel):
     model: str
     scale: Annotated[float, Field(description="The most.")]
     qualities: list[str]
-    formats: list[str]
+    formats: Annotated[list[str], Field(description="That the page offers; jobs may name others.")]
     max_bytes: int
     max_pixels: int
     max_samples: int
