@@ -8,11 +8,9 @@ namespace {
 
 // Before the generic code, whose templates look it up.
 inline Isa::Float load(const std::uint16_t* x) {
-  using Half = std::uint16_t __attribute__((vector_size(32)));
-  using Wide = std::uint32_t __attribute__((vector_size(64)));
-  Half half;
-  __builtin_memcpy(&half, x, sizeof half);
-  return (Isa::Float)(__builtin_convertvector(half, Wide) << 16);
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(Isa::kAll, half);
+  return (Isa::Float)_mm512_maskz_slli_epi32(Isa::kAll, wide, 16);
 }
 
 #include "kernels/generic/all.h"
