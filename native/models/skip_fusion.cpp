@@ -108,6 +108,7 @@ class FusedRows {
   void fuse(std::ptrdiff_t at, int pixels, float* sums, int worker) const {
     float* made = scratch_.floats(worker, made_);
     const auto count = static_cast<std::size_t>(pixels) * static_cast<std::size_t>(x_.stride);
+    look_ahead(at + static_cast<std::ptrdiff_t>(count), count);
     Gemm job{};
     job.a = inputs(at, count, worker);
     job.second = weights_.bfloat16() ? static_cast<const void*>(skip_.bfloat16.get() + at)
@@ -125,6 +126,23 @@ class FusedRows {
       kernel_.round_bf16(made, result_.x.halves.get() + at, count);
     else
       std::copy_n(made, count, result_.x.floats.get() + at);
+  }
+  // Asks for what the next pixels will be made of: a product reads too many rows at once for the
+  // hardware to see it coming.
+  void look_ahead(std::ptrdiff_t at, std::size_t count) const {
+    if (x_.bfloat16())
+      fetch(x_.halves.get() + at, count);
+    else
+      fetch(x_.floats.get() + at, count);
+    if (skip_.bfloat16)
+      fetch(skip_.bfloat16.get() + at, count);
+    else
+      fetch(skip_.features->x.floats.get() + at, count);
+  }
+  template <class Element>
+  static void fetch(const Element* from, std::size_t count) {
+    constexpr std::size_t kLine = 64 / sizeof *from;
+    for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i, 0, 2);
   }
   // Features of x in the type of the products.
   const void* inputs(std::ptrdiff_t at, std::size_t count, int worker) const {
