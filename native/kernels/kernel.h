@@ -85,6 +85,7 @@ struct Gemm {
   int k;              // even for bfloat16
   const float* bias;  // may be null; [n]
   bool accumulate;
+  const void* second;  // may be null: as many inputs again for each row of a, and b has 2 k
 };
 
 // Winograd's convolution for a run of tiles (kernels/winograd.h).
@@ -122,6 +123,10 @@ struct WinogradTransforms {
   void (*output)(const WinogradOutput&);
 };
 
+// What follows a normalization's scale and shift: x · sigmoid(x) to about 1 ulp, or to 10⁻⁴, for
+// what will be rounded at once.
+enum class Silu { kNone, kExact, kRough };
+
 struct Kernel {
   const char* name;
   bool bfloat16;  // whether the functions that end in _bf16 are there
@@ -139,16 +144,16 @@ struct Kernel {
                         float* sums);
   // scale x + shift per channel, then SiLU where asked; contiguous rows.
   void (*normalize_row)(const float* x, float* output, int width, int channels, const float* scale,
-                        const float* shift, bool silu);
+                        const float* shift, Silu silu);
   void (*normalize_row_bf16)(const std::uint16_t* x, float* output, int width, int channels,
-                             const float* scale, const float* shift, bool silu);
-  // Sums and sums of squares per channel of a contiguous row.
+                             const float* scale, const float* shift, Silu silu);
+  // Adds sums and sums of squares per channel of a contiguous row.
   void (*sum_row)(const float* x, int width, int channels, float* sum, float* square);
   void (*gemm_f32)(const Gemm&);
   void (*gemm_bf16)(const Gemm&);
   WinogradTransforms winograd2_f32;
   WinogradTransforms winograd4_f32;
-  WinogradTransforms winograd2_bf16;
+  WinogradTransforms winograd4_bf16;
   void (*round_bf16)(const float* x, std::uint16_t* output, std::size_t count);
   // One block of a streaming softmax: scores become exp(score - maximum), `maximum` and `sum` are
   // brought up to date, `decay` is what earlier results have to be multiplied by.

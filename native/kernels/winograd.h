@@ -7,7 +7,7 @@
 
 namespace bidiffsr {
 
-// From the points 0, 1, -1 and infinity: transforms of additions alone, which bfloat16 can stand.
+// From the points 0, 1, -1 and infinity: transforms of additions alone.
 struct WinogradF2 {
   static constexpr int kOutputs = 2, kInputs = 4;
   static constexpr float kB[4][4] = {{1, 0, -1, 0}, {0, 1, 1, 0}, {0, -1, 1, 0}, {0, 1, 0, -1}};

@@ -1,7 +1,6 @@
 #include "models/skip_fusion.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "ops/layer_epilogue.h"
@@ -75,78 +74,103 @@ class PlainFusion final : public SkipFusion {
   Aligned<float> bias_;
 };
 
-// One row of [x, skip] after another in the type of the products.
-class JoinedRows {
+// One row after another of a plain fusion, some pixels at a time, so that what is made of them
+// stays in the first-level cache until it is stored.
+class FusedRows {
  public:
-  JoinedRows(const Kernel& kernel, const Tensor& x, const Skip& skip, bool bfloat16,
-             Scratch& scratch)
-      : kernel_(kernel),
+  FusedRows(Context& context, const Panels& weights, const float* bias, const Tensor& x,
+            const Skip& skip, Features& result)
+      : kernel_(context.kernel),
+        weights_(weights),
+        bias_(bias),
         x_(x),
         skip_(skip),
-        bfloat16_(bfloat16),
-        element_(bfloat16 ? sizeof(std::uint16_t) : sizeof(float)),
-        joined_(scratch.reserve(checked_product(element_, 2, x.width, x.channels))),
-        rounded_(scratch.reserve(checked_product(element_, x.width, x.stride))) {}
+        result_(result),
+        made_(scratch_.reserve_array<float>(kPixels, x.stride)),
+        rounded_(scratch_.reserve_array<std::uint16_t>(kPixels, x.stride)),
+        sums_(scratch_.reserve_array<float>(2, x.stride)) {
+    scratch_.allocate(context);
+  }
 
-  const std::byte* row(int y, const Scratch& scratch, int worker) const {
-    std::byte* to = scratch.bytes(worker, joined_);
-    spread(x_row(y, scratch, worker), to);
-    spread(skip_row(y), to + element_ * static_cast<std::size_t>(x_.channels));
-    return to;
+  void run(int y, int worker) const {
+    float* sums = scratch_.floats(worker, sums_);
+    std::fill_n(sums, 2 * x_.stride, 0.0f);
+    for (int first = 0; first < x_.width; first += kPixels)
+      fuse(y * x_.row_stride() + static_cast<std::ptrdiff_t>(first) * x_.stride,
+           std::min(kPixels, x_.width - first), sums, worker);
+    if (result_.sums.wanted()) result_.sums.add(result_.x, y, 1, sums);
   }
 
  private:
-  const void* x_row(int y, const Scratch& scratch, int worker) const {
-    if (x_.bfloat16()) return x_.bfloat16_row(y);
-    if (!bfloat16_) return x_.row(y);
-    auto* to = reinterpret_cast<std::uint16_t*>(scratch.bytes(worker, rounded_));
-    kernel_.round_bf16(x_.row(y), to, static_cast<std::size_t>(x_.row_stride()));
+  static constexpr int kPixels = 24;  // of whole tiles
+
+  // So many pixels from `at` on, which may be overwritten.
+  void fuse(std::ptrdiff_t at, int pixels, float* sums, int worker) const {
+    float* made = scratch_.floats(worker, made_);
+    const auto count = static_cast<std::size_t>(pixels) * static_cast<std::size_t>(x_.stride);
+    look_ahead(at + static_cast<std::ptrdiff_t>(count), count);
+    Gemm job{};
+    job.a = inputs(at, count, worker);
+    job.second = weights_.bfloat16() ? static_cast<const void*>(skip_.bfloat16.get() + at)
+                                     : skip_.features->x.floats.get() + at;
+    job.a_stride = job.c_stride = x_.stride;
+    job.b = weights_.data();
+    job.c = made;
+    job.m = pixels;
+    job.n = weights_.n();
+    job.k = weights_.k() / 2;
+    job.bias = bias_;
+    (weights_.bfloat16() ? kernel_.gemm_bf16 : kernel_.gemm_f32)(job);
+    if (result_.sums.wanted()) kernel_.sum_row(made, pixels, x_.stride, sums, sums + x_.stride);
+    if (result_.x.bfloat16())
+      kernel_.round_bf16(made, result_.x.halves.get() + at, count);
+    else
+      std::copy_n(made, count, result_.x.floats.get() + at);
+  }
+  // Asks for what the next pixels will be made of: a product reads too many rows at once for the
+  // hardware to see it coming.
+  void look_ahead(std::ptrdiff_t at, std::size_t count) const {
+    if (x_.bfloat16())
+      fetch(x_.halves.get() + at, count);
+    else
+      fetch(x_.floats.get() + at, count);
+    if (skip_.bfloat16)
+      fetch(skip_.bfloat16.get() + at, count);
+    else
+      fetch(skip_.features->x.floats.get() + at, count);
+  }
+  template <class Element>
+  static void fetch(const Element* from, std::size_t count) {
+    constexpr std::size_t kLine = 64 / sizeof *from;
+    for (std::size_t i = 0; i < count; i += kLine) __builtin_prefetch(from + i, 0, 2);
+  }
+  // Features of x in the type of the products.
+  const void* inputs(std::ptrdiff_t at, std::size_t count, int worker) const {
+    if (x_.bfloat16()) return x_.halves.get() + at;
+    if (!weights_.bfloat16()) return x_.floats.get() + at;
+    auto* to = reinterpret_cast<std::uint16_t*>(scratch_.bytes(worker, rounded_));
+    kernel_.round_bf16(x_.floats.get() + at, to, count);
     return to;
-  }
-  const void* skip_row(int y) const {
-    if (bfloat16_) return skip_.bfloat16.get() + y * x_.row_stride();
-    return skip_.features->x.row(y);
-  }
-  // The channels of each pixel to every second place for them.
-  void spread(const void* row, std::byte* to) const {
-    const auto* from = static_cast<const std::byte*>(row);
-    const std::size_t bytes = element_ * static_cast<std::size_t>(x_.channels);
-    const std::size_t step = element_ * static_cast<std::size_t>(x_.stride);
-    for (int pixel = 0; pixel < x_.width; ++pixel, from += step, to += 2 * bytes)
-      std::memcpy(to, from, bytes);
   }
 
   const Kernel& kernel_;
+  const Panels& weights_;
+  const float* bias_;
   const Tensor& x_;
   const Skip& skip_;
-  bool bfloat16_;
-  std::size_t element_, joined_, rounded_;
+  Features& result_;
+  Scratch scratch_;
+  std::size_t made_, rounded_, sums_;
 };
 
 void PlainFusion::run(Context& context, const Features& x, const Skip& skip,
                       Features& result) const {
-  const int width = x.x.width, height = x.x.height, stride = x.x.stride, inputs = 2 * channels_;
-  const bool rounded = bfloat16();
-  const auto size = static_cast<std::size_t>(x.x.row_stride());
-  Scratch scratch;
-  const LayerEpilogue epilogue(context, result, scratch, nullptr);
-  const JoinedRows joined(context.kernel, x.x, skip, rounded, scratch);
-  const std::size_t products = scratch.reserve(rounded ? checked_bytes<float>(size) : 0);
-  scratch.allocate(context);
+  const int width = x.x.width, height = x.x.height, inputs = 2 * channels_;
+  const FusedRows rows(context, merged_, bias_.data(), x.x, skip, result);
   const double macs = static_cast<double>(height) * width * inputs * channels_;
   const Layer layer{"float 1x1", inputs, height, width, macs};
   context.run_bands(layer, height, [&](int first, int last, int worker) {
-    for (int y = first; y < last; ++y) {
-      float* to = rounded ? scratch.floats(worker, products) : result.x.row(y);
-      multiply(context.kernel, merged_, joined.row(y, scratch, worker), inputs, width, to, stride,
-               bias_.data(), false);
-      if (rounded) {
-        epilogue.add_sums(y, to, worker);
-        context.kernel.round_bf16(to, result.x.bfloat16_row(y), size);
-      } else {
-        epilogue.run(y, 1, worker);
-      }
-    }
+    for (int y = first; y < last; ++y) rows.run(y, worker);
   });
 }
 

@@ -67,7 +67,7 @@ class PixelTail final : public Tail {
       std::memset(to, 0, checked_bytes<float>(x.width, panels_.n()));
       return;
     }
-    normalize(kernel, x, y, norm.scale.data(), norm.shift.data(), true, row);
+    normalize(kernel, x, y, norm.scale.data(), norm.shift.data(), Silu::kExact, row);
     multiply(kernel, panels_, row, x.stride, x.width, to, panels_.n(), nullptr, false);
   }
 

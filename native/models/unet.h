@@ -16,7 +16,7 @@ struct UNetWeights;
 class UNet {
  public:
   // For passes of `kernel`. `fast`: plain convolutions whose results no sign depends on soon run in
-  // bfloat16, if the kernel has it, or else by larger Winograd tiles. Throws std::invalid_argument.
+  // bfloat16, if the kernel has it, and by larger Winograd tiles. Throws std::invalid_argument.
   UNet(const NetworkConfig& config, const Tensors& tensors, const Kernel& kernel, bool fast);
   ~UNet();
 

@@ -159,8 +159,8 @@ void Attention::project(Context& context, const Features& features, const Projec
   const double macs = 3.0 * x.height * x.width * channels_ * channels_;
   context.run(layer_of(x, macs), x.height, [&](std::int64_t y, int worker) {
     float* row = scratch.floats(worker, normal);
-    normalize(context.kernel, x, static_cast<int>(y), norm.scale.data(), norm.shift.data(), false,
-              row);
+    normalize(context.kernel, x, static_cast<int>(y), norm.scale.data(), norm.shift.data(),
+              Silu::kNone, row);
     float* qkv = scratch.floats(worker, projected);
     multiply(context.kernel, qkv_, row, x.stride, x.width, qkv, qkv_.n(), nullptr, false);
     for (int i = 0; i < x.width; ++i)

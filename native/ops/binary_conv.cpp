@@ -31,8 +31,9 @@ BinaryConv::BinaryConv(const LoadContext& from, const std::string& name, int in_
   scaled_by_input = from.method.magnitudes;
   two_bits = from.method.bits == Method::Bits::kTwoBitSteps;
   words = (in + 63) / 64;
-  // Few channels leave most of a word empty: their taps are laid side by side.
-  if (kernel == 3 && in % 8 == 0 && in < 64) window_words = (9 * in + 63) / 64;
+  // Channels that leave words partly empty have their taps laid side by side.
+  const int side_by_side = (9 * in + 63) / 64;
+  if (kernel == 3 && in % 8 == 0 && side_by_side < 9 * words) window_words = side_by_side;
   const std::string weight = name + ".conv.weight";
   const std::int64_t row_bytes = (in * kernel * kernel + 7) / 8;
   const std::uint8_t* signs = from.tensors.bytes(weight + ".signs", {out, row_bytes});
@@ -117,7 +118,8 @@ std::size_t BinaryConv::row_words(int width) const {
 
 std::size_t BinaryConv::window_bytes(int width) const {
   if (!window_words) return 0;
-  return checked_product(row_words(width), column_bytes()) + sizeof(std::uint64_t);
+  return checked_product(row_words(width), column_bytes()) +
+         sizeof(std::uint64_t) * static_cast<std::size_t>(words);
 }
 
 std::size_t BinaryConv::scratch(int width) const {

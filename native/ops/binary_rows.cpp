@@ -132,12 +132,13 @@ const float* BinaryRows::scale_pixels(const BinaryRow& job, int y) {
 }
 
 void BinaryRows::lay_windows(BinaryRow& job, std::uint8_t* window) const {
-  const int bytes = conv_.in / 8;
+  const int bytes = conv_.in / 8, words = conv_.words;
   std::uint8_t* to = window;
   for (int column = 0; column < width_ + 2; ++column)
     for (const std::uint64_t* row : job.rows) {
-      // A whole word is written; what it has too much is overwritten by the next.
-      std::memcpy(to, row + column, sizeof *row);
+      // Whole words are written; what they have too much is overwritten by the next.
+      for (int word = 0; word < words; ++word)
+        std::memcpy(to + 8 * word, row + column * words + word, sizeof *row);
       to += bytes;
     }
   job.window = window;

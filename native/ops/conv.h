@@ -53,6 +53,8 @@ class Conv {
   int rows_seen() const { return (step() - 1) * stride + kernel; }
   // Whether it fills in the sums of RowsOut.
   bool sums() const { return binary || (kernel == 3 && stride == 1); }
+  // Whether it rounds what it reads, or its products, by far more than a rough SiLU does.
+  virtual bool rounds() const { return false; }
   // Whether pushed rows need a zero pixel on their left and kRightMargin on their right.
   bool wants_margin() const { return !binary && kernel == 3; }
   double macs(std::int64_t pixels_out) const {

@@ -47,13 +47,10 @@ class LayerEpilogue {
   }
   // For rows that came about in any other way.
   void run(int y, int rows, int worker) const {
-    for (int i = y; i < y + rows; ++i) add_sums(i, features_.x.row(i), worker);
+    for (int i = y; features_.sums.wanted() && i < y + rows; ++i)
+      features_.sums.add(context_.kernel, features_.x, i, features_.x.row(i),
+                         scratch_.floats(worker, sums_));
     copy_to_skip(y, rows);
-  }
-  // The sums alone, of a row before it was rounded.
-  void add_sums(int y, const float* row, int worker) const {
-    if (!features_.sums.wanted()) return;
-    features_.sums.add(context_.kernel, features_.x, y, row, scratch_.floats(worker, sums_));
   }
 
  private:

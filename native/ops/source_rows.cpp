@@ -19,6 +19,7 @@ SourceRows::SourceRows(const Kernel& kernel, const Source& source, const Conv& c
       source_(source),
       channels_(conv.in),
       kept_(conv.rows_seen()),
+      silu_(conv.rounds() ? Silu::kRough : Silu::kExact),
       copied_(source.scale || source.enlarged || conv.wants_margin()),
       stride_(copied_ ? padded(channels_) : source.features->stride),
       slot_size_(static_cast<std::ptrdiff_t>(row_size(source, channels_))) {
@@ -40,7 +41,7 @@ const float* SourceRows::row(int y) {
   const Tensor& x = *source_.features;
   if (source_.scale) {
     float* to = slot(y);
-    normalize(kernel_, x, y, source_.scale, source_.shift, true, to);
+    normalize(kernel_, x, y, source_.scale, source_.shift, silu_, to);
     return to;
   }
   const float* from = x.row(source_.enlarged ? y / 2 : y) + source_.first_channel;

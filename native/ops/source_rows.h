@@ -10,7 +10,7 @@ namespace bidiffsr {
 
 // scale x + shift per channel for a row of features of either type, then SiLU where asked.
 inline void normalize(const Kernel& kernel, const Tensor& x, int y, const float* scale,
-                      const float* shift, bool silu, float* to) {
+                      const float* shift, Silu silu, float* to) {
   if (x.bfloat16())
     kernel.normalize_row_bf16(x.bfloat16_row(y), to, x.width, x.stride, scale, shift, silu);
   else
@@ -49,6 +49,7 @@ class SourceRows {
   const Kernel& kernel_;
   const Source& source_;
   int channels_, kept_;
+  Silu silu_;
   bool copied_;
   std::ptrdiff_t stride_, slot_size_;
   float* slots_ = nullptr;

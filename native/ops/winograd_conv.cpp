@@ -19,8 +19,7 @@ struct WinogradTile {
   // Larger tiles round more, so only `fast` has them.
   static WinogradTile chosen(const Kernel& kernel, bool fast) {
     if (!fast) return of<WinogradF2>(kernel.winograd2_f32, 64);
-    if (kernel.bfloat16) return of<WinogradF2>(kernel.winograd2_bf16, 64);
-    return of<WinogradF4>(kernel.winograd4_f32, 24);
+    return of<WinogradF4>(kernel.bfloat16 ? kernel.winograd4_bf16 : kernel.winograd4_f32, 24);
   }
   // Element (i, j) of G g Gᵀ.
   float weight(const float* g, int i, int j) const {
@@ -41,7 +40,9 @@ struct WinogradTile {
 class WinogradConv final : public Conv {
  public:
   WinogradConv(const LoadContext& from, const std::string& name, int in_, int out_)
-      : bfloat16(from.bfloat16()), tile(WinogradTile::chosen(from.kernel, from.fast)) {
+      : fast(from.fast),
+        bfloat16(from.bfloat16()),
+        tile(WinogradTile::chosen(from.kernel, from.fast)) {
     in = in_, out = out_;
     const float* weight = from.tensors.floats(name + ".weight", {out, in, 3, 3});
     offset = pad_channels(from.tensors.floats(name + ".bias", {out}), out, 1, 0.0f);
@@ -53,6 +54,7 @@ class WinogradConv final : public Conv {
   }
 
   int step() const override { return tile.outputs; }
+  bool rounds() const override { return fast; }
   const float* bias(int) const override { return offset.data(); }
   std::size_t scratch(int width) const override {
     return input_bytes() + outside_bytes(width) +
@@ -71,7 +73,7 @@ class WinogradConv final : public Conv {
     return whole_lines(checked_bytes<float>(1 + width + kRightMargin, padded(in)));
   }
 
-  bool bfloat16;
+  bool fast, bfloat16;
   WinogradTile tile;
   std::vector<Panels> planes;
   Aligned<float> offset;

@@ -10,6 +10,7 @@ Statistics::Statistics(const Context& context, int height, int groups) : groups_
 
 void Statistics::add(const Kernel& kernel, const Tensor& tensor, int y, const float* row,
                      float* scratch) {
+  std::fill_n(scratch, 2 * tensor.stride, 0.0f);
   kernel.sum_row(row, tensor.width, tensor.stride, scratch, scratch + tensor.stride);
   add(tensor, y, 1, scratch);
 }

@@ -196,45 +196,33 @@ TEST(winograd_in_bfloat16_is_a_convolution) {
   for_each_kernel([&](const Kernel& kernel) {
     if (!kernel.bfloat16) return;
     for_each_winograd([&](int width, int channels) {
-      for (const int rows : {1, 2})
-        check_winograd<std::uint16_t>(kernel.winograd2_bf16, random, value, 1e-2,
-                                      weight_transform_2(), width, rows, channels);
+      for (const int rows : {1, 2, 3, 4})
+        check_winograd<std::uint16_t>(kernel.winograd4_bf16, random, value, 1e-2,
+                                      weight_transform({0, 0.75, -0.75, 1.5, -1.5}), width, rows,
+                                      channels);
     });
   });
 }
 
 TEST(winograd_input_in_bfloat16_is_rounded_once) {
-  constexpr int kFirst[4] = {0, 1, 2, 1}, kSecond[4] = {2, 2, 1, 3};
-  constexpr float kSign[4] = {-1, 1, -1, -1};
   Random random(9);
   for_each_kernel([&](const Kernel& kernel) {
     if (!kernel.bfloat16) return;
     for_each_winograd([&](int width, int channels) {
-      const int tiles = (width + 1) / 2;
+      const int tiles = (width + 3) / 4;
       const Picture picture(random, width, channels);
-      std::vector<float> wanted(size(16, tiles, channels));
-      for (int plane = 0; plane < 16; ++plane)
-        for (int tile = 0; tile < tiles; ++tile)
-          for (int c = 0; c < channels; ++c) {
-            const auto column = [&](int x) {
-              const auto at = [&](int row) {
-                return picture.row(row)[size(x, channels) + size(c)];
-              };
-              return at(kFirst[plane / 4]) + kSign[plane / 4] * at(kSecond[plane / 4]);
-            };
-            wanted[size((plane * tiles + tile) * channels + c)] =
-                column(2 * tile + kFirst[plane % 4]) +
-                kSign[plane % 4] * column(2 * tile + kSecond[plane % 4]);
-          }
-      std::vector<std::uint16_t> rounded(wanted.size()), found(wanted.size());
-      kernel.round_bf16(wanted.data(), rounded.data(), wanted.size());
+      std::vector<float> exact(size(36, tiles, channels));
+      std::vector<std::uint16_t> rounded(exact.size()), found(exact.size());
       WinogradInput in{};
-      for (int i = 0; i < 4; ++i) in.rows[i] = picture.row(i);
+      for (int i = 0; i < 6; ++i) in.rows[i] = picture.row(i);
       in.channels = channels;
       in.tiles = tiles;
       in.plane = tiles * channels;
+      in.output = exact.data();
+      kernel.winograd4_f32.input(in);
+      kernel.round_bf16(exact.data(), rounded.data(), exact.size());
       in.output = found.data();
-      kernel.winograd2_bf16.input(in);
+      kernel.winograd4_bf16.input(in);
       CHECK(found == rounded);
     });
   });

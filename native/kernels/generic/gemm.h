@@ -20,20 +20,24 @@ inline void gemm_tile(const Gemm& job, int row, int panel) {
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) sum[r][v] = start;
   }
-  const Element* a = static_cast<const Element*>(job.a) + row * job.a_stride;
-  const std::ptrdiff_t panel_size = static_cast<std::ptrdiff_t>(job.k) * kPanel;
+  const void* const parts[2] = {job.a, job.second};
+  const std::ptrdiff_t panel_size =
+      static_cast<std::ptrdiff_t>(job.k) * kPanel * (job.second ? 2 : 1);
   const Element* b = static_cast<const Element*>(job.b) + panel * panel_size;
-  for (int k = 0; k < job.k; k += Dot::kStep) {
-    Float w[kWide];
+  for (int part = 0; part < 2 && parts[part]; ++part) {
+    const Element* a = static_cast<const Element*>(parts[part]) + row * job.a_stride;
+    for (int k = 0; k < job.k; k += Dot::kStep) {
+      Float w[kWide];
 #pragma GCC unroll 16
-    for (int v = 0; v < kWide; ++v)
-      w[v] = Dot::weights(b + (v / kVectors) * panel_size + (v % kVectors) * kLanes * Dot::kStep);
-    b += kPanel * Dot::kStep;
+      for (int v = 0; v < kWide; ++v)
+        w[v] = Dot::weights(b + (v / kVectors) * panel_size + (v % kVectors) * kLanes * Dot::kStep);
+      b += kPanel * Dot::kStep;
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-      const Float value = Dot::broadcast(a + r * job.a_stride + k);
+      for (int r = 0; r < Rows; ++r) {
+        const Float value = Dot::broadcast(a + r * job.a_stride + k);
 #pragma GCC unroll 16
-      for (int v = 0; v < kWide; ++v) sum[r][v] = Dot::add(sum[r][v], value, w[v]);
+        for (int v = 0; v < kWide; ++v) sum[r][v] = Dot::add(sum[r][v], value, w[v]);
+      }
     }
   }
 #pragma GCC unroll 16

@@ -49,6 +49,37 @@ inline Float exponential(Float x) {
   }
 }
 
+// 2^x to 3 · 10⁻⁶ in few steps: a polynomial of least relative error between -1/2 and 1/2.
+template <class I = Isa>
+inline Float rough_power_of_two(Float x) {
+  const auto of_fraction = [](Float r) {
+    Float p = r * 0.0095701f + 0.05591786f;
+    p = p * r + 0.24024745f;
+    p = p * r + 0.69312181f;
+    return p * r + 0.99999926f;
+  };
+  if constexpr (requires { I::power(x, x); }) {
+    const Float n = I::round(x);
+    return I::power(of_fraction(x - n), n);
+  } else {
+    // Added to 1.5 · 2^23, a number is rounded and its integer in the lowest bits.
+    constexpr float kShift = 12582912;
+    x = minimum(maximum(x, splat(-126.0f)), splat(126.0f));
+    const Float shifted = x + kShift;
+    const Float p = of_fraction(x - (shifted - kShift));
+    const Int bits = (Int)p + ((Int)shifted << 23);
+    return (Float)bits;
+  }
+}
+
+template <class I = Isa>
+inline Float rough_reciprocal(Float x) {
+  if constexpr (requires { I::estimate_reciprocal(x); })
+    return I::estimate_reciprocal(x);
+  else
+    return 1.0f / x;
+}
+
 template <class I = Isa>
 inline Float reciprocal(Float x) {
   if constexpr (requires { I::estimate_reciprocal(x); }) {

@@ -41,53 +41,46 @@ struct KeepF32 {
   static inline void put(Element* to, const Float* value) { store(to, *value); }
 };
 
-// Row I of Bᵀ d for all tiles, and from it row I of the planes, Put::kWide vectors of channels at a
-// time from c on.
-template <class F, class Put, int I>
-inline void winograd_row(const WinogradInput& job, int c) {
-  constexpr int kWide = Put::kWide, kKept = F::kInputs - F::kOutputs;
-  using Element = typename Put::Element;
-  Element* to = static_cast<Element*>(job.output) + F::kInputs * I * job.plane + c;
-  const auto column = [&](std::ptrdiff_t pixel, Float* into) {
-    const std::ptrdiff_t at = pixel * job.channels + c;
+// One tile's planes, Put::kWide vectors of channels from c on: Bᵀ d column by column, then each row
+// of it times B.
+template <class F, class Put>
+inline void winograd_tile_input(const WinogradInput& job, int tile, int c) {
+  constexpr int kWide = Put::kWide, kInputs = F::kInputs;
+  Float half[kInputs][kWide][kInputs];
+#pragma GCC unroll 8
+  for (int j = 0; j < kInputs; ++j) {
+    const std::ptrdiff_t at =
+        static_cast<std::ptrdiff_t>(F::kOutputs * tile + j) * job.channels + c;
 #pragma GCC unroll 4
     for (int v = 0; v < kWide; ++v)
-      into[v] = combine<F::kB, I>([&](int row) { return load(job.rows[row] + at + v * kLanes); });
-  };
-  Float d[F::kInputs][kWide];
-#pragma GCC unroll 8
-  for (int j = 0; j < kKept; ++j) column(j, d[j]);
-  for (int tile = 0; tile < job.tiles; ++tile, to += job.channels) {
-#pragma GCC unroll 8
-    for (int j = kKept; j < F::kInputs; ++j) column(F::kOutputs * tile + j, d[j]);
-    Float result[F::kInputs][kWide];
-#pragma GCC unroll 4
-    for (int v = 0; v < kWide; ++v) {
-      Float one[F::kInputs];
-      transform<F::kB>([&](int j) { return d[j][v]; }, one);
-#pragma GCC unroll 8
-      for (int j = 0; j < F::kInputs; ++j) result[j][v] = one[j];
-#pragma GCC unroll 8
-      for (int j = 0; j < kKept; ++j) d[j][v] = d[F::kOutputs + j][v];
-    }
-#pragma GCC unroll 8
-    for (int j = 0; j < F::kInputs; ++j) Put::put(to + j * job.plane, result[j]);
+      transform<F::kB>([&](int row) { return load(job.rows[row] + at + v * kLanes); }, half[j][v]);
   }
-}
-
-template <class F, class Put, int I = 0>
-inline void winograd_channels(const WinogradInput& job, int c) {
-  winograd_row<F, Put, I>(job, c);
-  if constexpr (I + 1 < F::kInputs) winograd_channels<F, Put, I + 1>(job, c);
+  auto* to = static_cast<typename Put::Element*>(job.output) +
+             static_cast<std::ptrdiff_t>(tile) * job.channels + c;
+#pragma GCC unroll 8
+  for (int i = 0; i < kInputs; ++i) {
+    Float row[kWide][kInputs];
+#pragma GCC unroll 4
+    for (int v = 0; v < kWide; ++v) transform<F::kB>([&](int j) { return half[j][v][i]; }, row[v]);
+#pragma GCC unroll 8
+    for (int j = 0; j < kInputs; ++j, to += job.plane) {
+      Float values[kWide];
+#pragma GCC unroll 4
+      for (int v = 0; v < kWide; ++v) values[v] = row[v][j];
+      Put::put(to, values);
+    }
+  }
 }
 
 // The channels in steps of Wide's vectors, what is left in single ones.
 template <class F, class Wide, class Single>
 inline void winograd_input(const WinogradInput& job) {
-  int c = 0;
-  for (; c + Wide::kWide * kLanes <= job.channels; c += Wide::kWide * kLanes)
-    winograd_channels<F, Wide>(job, c);
-  for (; c < job.channels; c += kLanes) winograd_channels<F, Single>(job, c);
+  for (int tile = 0; tile < job.tiles; ++tile) {
+    int c = 0;
+    for (; c + Wide::kWide * kLanes <= job.channels; c += Wide::kWide * kLanes)
+      winograd_tile_input<F, Wide>(job, tile, c);
+    for (; c < job.channels; c += kLanes) winograd_tile_input<F, Single>(job, tile, c);
+  }
 }
 
 template <class F>
@@ -106,40 +99,61 @@ struct PlainResults {
   inline void put(std::ptrdiff_t at, Float value) const { store(job.output + at, value); }
 };
 
-// Panels of channels from `first` on. Sums stay in registers, so their number is fixed.
-template <class F, int Panels, class Results>
-inline void winograd_panels(const WinogradOutput& job, int first) {
-  constexpr int kWide = Panels * kVectors;
+// One tile's outputs, one vector of channels: Y = (Aᵀ m) A, what is added to it, and where it goes.
+// What is Whole has all rows and columns, so that everything stays in registers.
+template <class F, bool Whole, class Results>
+inline void winograd_tile_output(const WinogradOutput& job, const Results& results, int columns,
+                                 const float* products, Float bias, std::ptrdiff_t at, Float& sum,
+                                 Float& square) {
+  Float half[F::kInputs][F::kOutputs];  // columns of Aᵀ m
+#pragma GCC unroll 8
+  for (int j = 0; j < F::kInputs; ++j) {
+    const float* column = products + j * job.plane;
+    transform<F::kA>([&](int i) { return load(column + i * F::kInputs * job.plane); }, half[j]);
+  }
+  const auto emit = [&](Float y, std::ptrdiff_t to) {
+    const Float value = results.add(to, y + bias);
+    results.put(to, value);
+    sum = sum + value;
+    square = square + value * value;
+  };
+#pragma GCC unroll 8
+  for (int i = 0; i < F::kOutputs; ++i) {
+    if (!Whole && i == job.rows) break;
+    Float y[F::kOutputs];
+    transform<F::kA>([&](int j) { return half[j][i]; }, y);
+#pragma GCC unroll 8
+    for (int j = 0; j < F::kOutputs; ++j) {
+      if (!Whole && j == columns) break;
+      emit(y[j], at + i * job.row_stride + j * job.pixel_stride);
+    }
+  }
+}
+
+// Up to four panels of channels from `first` on.
+template <class F, class Results>
+inline void winograd_panels(const WinogradOutput& job, int first, int vectors) {
+  constexpr int kMost = 4 * kVectors;
   const Results results{job};
-  Float sum[kWide] = {}, square[kWide] = {};
+  Float sum[kMost] = {}, square[kMost] = {};
   const float* m = job.products + first;
   for (int tile = 0; tile < job.tiles; ++tile, m += job.columns) {
     const int left = job.width - F::kOutputs * tile;
     const int columns = left < F::kOutputs ? left : F::kOutputs;
     const std::ptrdiff_t at = F::kOutputs * tile * job.pixel_stride + first;
-#pragma GCC unroll 16
-    for (int v = 0; v < kWide; ++v) {
-      Float half[F::kInputs][F::kOutputs];  // columns of Aᵀ m
-#pragma GCC unroll 8
-      for (int j = 0; j < F::kInputs; ++j) {
-        const float* column = m + v * kLanes + j * job.plane;
-        transform<F::kA>([&](int i) { return load(column + i * F::kInputs * job.plane); }, half[j]);
-      }
-      const Float bias = load(job.bias + first + v * kLanes);
-      for (int i = 0; i < job.rows; ++i) {
-        Float y[F::kOutputs];
-        transform<F::kA>([&](int j) { return half[j][i]; }, y);
-        for (int j = 0; j < columns; ++j) {
-          const std::ptrdiff_t to = at + i * job.row_stride + j * job.pixel_stride + v * kLanes;
-          const Float value = results.add(to, y[j] + bias);
-          results.put(to, value);
-          sum[v] = sum[v] + value;
-          square[v] = square[v] + value * value;
-        }
-      }
+    const bool whole = columns == F::kOutputs && job.rows == F::kOutputs;
+    for (int v = 0; v < vectors; ++v) {
+      const int c = v * kLanes;
+      const Float bias = load(job.bias + first + c);
+      if (whole) [[likely]]
+        winograd_tile_output<F, true>(job, results, columns, m + c, bias, at + c, sum[v],
+                                      square[v]);
+      else
+        winograd_tile_output<F, false>(job, results, columns, m + c, bias, at + c, sum[v],
+                                       square[v]);
     }
   }
-  for (int v = 0; job.sums && v < kWide; ++v) {
+  for (int v = 0; job.sums && v < vectors; ++v) {
     float* to = job.sums + first + v * kLanes;
     store(to, load(to) + sum[v]);
     to = job.squares + first + v * kLanes;
@@ -149,11 +163,11 @@ inline void winograd_panels(const WinogradOutput& job, int first) {
 
 template <class F, class Results>
 inline void winograd_results(const WinogradOutput& job) {
-  constexpr int kMost = 4;
-  int panel = 0;
-  for (; panel + kMost <= job.columns / kPanel; panel += kMost)
-    winograd_panels<F, kMost, Results>(job, panel * kPanel);
-  for (; panel < job.columns / kPanel; ++panel) winograd_panels<F, 1, Results>(job, panel * kPanel);
+  constexpr int kMost = 4 * kPanel;
+  for (int first = 0; first < job.columns; first += kMost) {
+    const int left = job.columns - first;
+    winograd_panels<F, Results>(job, first, (left < kMost ? left : kMost) / kLanes);
+  }
 }
 
 template <class F>

@@ -8,11 +8,9 @@ namespace {
 
 // Before the generic code, whose templates look it up.
 inline Isa::Float load(const std::uint16_t* x) {
-  using Half = std::uint16_t __attribute__((vector_size(32)));
-  using Wide = std::uint32_t __attribute__((vector_size(64)));
-  Half half;
-  __builtin_memcpy(&half, x, sizeof half);
-  return (Isa::Float)(__builtin_convertvector(half, Wide) << 16);
+  const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(x));
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(Isa::kAll, half);
+  return (Isa::Float)_mm512_maskz_slli_epi32(Isa::kAll, wide, 16);
 }
 
 #include "kernels/generic/all.h"
@@ -47,7 +45,7 @@ struct RoundBf16 {
 void gemm_bf16(const Gemm& job) { gemm<DotBf16>(job); }
 double peak_bf16(int rounds) { return peak_of<DotBf16>(rounds); }
 void winograd_input_bf16(const WinogradInput& job) {
-  winograd_input<WinogradF2, RoundBf16<2>, RoundBf16<1>>(job);
+  winograd_input<WinogradF4, RoundBf16<2>, RoundBf16<1>>(job);
 }
 
 // bfloat16 to and fro, except for results that signs will read.
@@ -66,7 +64,7 @@ struct RoundedResults {
 };
 
 void winograd_output_bf16(const WinogradOutput& job) {
-  winograd_results<WinogradF2, RoundedResults>(job);
+  winograd_results<WinogradF4, RoundedResults>(job);
 }
 
 void round_bf16(const float* x, std::uint16_t* output, std::size_t count) {
@@ -88,7 +86,7 @@ constexpr Kernel make_bf16_kernel(const char* name) {
   Kernel kernel = make_kernel(name);
   kernel.bfloat16 = true;
   kernel.gemm_bf16 = gemm_bf16;
-  kernel.winograd2_bf16 = {winograd_input_bf16, winograd_output_bf16};
+  kernel.winograd4_bf16 = {winograd_input_bf16, winograd_output_bf16};
   kernel.normalize_row_bf16 = normalize_row<std::uint16_t>;
   kernel.round_bf16 = round_bf16;
   kernel.peak_bf16 = peak_bf16;

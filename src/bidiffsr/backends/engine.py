@@ -99,8 +99,8 @@ class Engine:
     Args:
         path: a model file (docs/format.md), or the name of one that ships with the package.
         precision: ``"exact"`` computes everything that is not one bit in float32. ``"fast"`` takes
-            bfloat16 for the full-precision convolutions where the CPU has it, and elsewhere larger
-            Winograd tiles, which round a little more; signs are decided in float32 in both.
+            larger Winograd tiles, which round a little more, and bfloat16 for the full-precision
+            convolutions where the CPU has it; signs are decided in float32 in both.
         threads: how many threads share one call; 0 for one on each CPU this process may use.
 
     Raises:
