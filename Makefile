@@ -93,11 +93,13 @@ test-ray: setup ## run the tests of Ray clusters and of storage such as S3
 	@$(PIP) --no-build-isolation -e '.[cluster]'
 	$(BIN)/python -m pytest -q tests/test_ray.py tests/test_storage.py
 
-survive: setup ## damage pictures and models by the thousand, kill runs by the dozen, journals and all
+survive: setup ## damage pictures and models by the thousand, kill runs by the dozen, upload by the hundred
 	$(BIN)/python tests/fuzz_images.py
 	$(BIN)/python tests/fuzz_models.py
 	$(BIN)/python tests/kill_runs.py
 	$(BIN)/python tests/journal_faults.py
+	@# Of Ray, if `make test-ray` has installed it.
+	$(BIN)/python -m pytest -q -k "two_hundred or killed_workers" tests/test_server_queue.py tests/test_ray.py
 
 coverage: setup ## run the Python tests and show which lines they do not reach
 	@$(PIP) pytest-cov
