@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import ImageCms
 
@@ -191,8 +192,14 @@ REFUSED: list[tuple[str, NDArray[Any], int, dict[int, Any], str]] = [
     ("grey of 10 bits", noise(4, 5, dtype=np.uint16), 1, {BITS: [10]}, "10 bits"),
     ("32 bits", noise(4, 5, dtype=np.uint16).astype(np.uint32), 1, {}, "32 bits"),
     ("signed", noise(4, 5).astype(np.int8), 1, {}, "no whole numbers from 0"),
-    ("floats", noise(4, 5, 3).astype(np.float32), RGB, {}, "no whole numbers from 0"),
-    ("halves", noise(4, 5, 3).astype(np.float16), RGB, {}, "no whole numbers from 0"),
+    ("halves", noise(4, 5, 3).astype(np.float16), RGB, {}, "16 bits in floating point"),
+    ("doubles", noise(4, 5, 3).astype(np.float64), RGB, {}, "64 bits in floating point"),
+    ("light beyond white", np.full((4, 5, 3), 1.5, np.float32), RGB, {}, "light from 1.5 to 1.5"),
+    ("no light", np.full((4, 5), np.nan, np.float32), 1, {}, "light from nan"),
+    ("white as no light", np.zeros((4, 5), np.float32), WHITE_IS_ZERO, {}, "told to be colours"),
+    ("weighted light", np.zeros((4, 5, 4), np.float32), RGB, {EXTRA: [ASSOCIATED]}, "not stated"),
+    ("much alpha", np.full((4, 5, 2), 2, np.float32), 1, {EXTRA: [UNASSOCIATED]}, "alpha below"),
+    ("light and a profile", np.zeros((4, 5, 3), np.float32), RGB, {PROFILE: SRGB_PROFILE}, "prof"),
     ("an unknown sample format", noise(4, 5), 1, {SAMPLE_FORMAT: [9]}, "no whole numbers from 0"),
     ("a palette without colours", noise(4, 5), INDEXED, {}, "palette"),
     ("a palette too short", noise(4, 5), INDEXED, {PALETTE: [0] * 48}, "palette"),
@@ -222,6 +229,35 @@ def test_tiffs_of_other_kinds_are_refused_by_name(
         decode_image(tiff(page(samples, photometric, tags)), name="scan.tif")
     assert str(caught.value).startswith("scan.tif: holds ")
     assert "damaged" not in str(caught.value)
+
+
+@pytest.mark.parametrize("turned", [1, 6])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_floats_of_a_tiff_are_linear_light(channels: int, order: Any, turned: int) -> None:
+    light = np.random.default_rng(0).random((5, 7, channels), np.float32)
+    light[0, :2] = [[0.0], [1.0]]
+    file = io.BytesIO()
+    tifffile.imwrite(
+        *(file, light.squeeze()),
+        byteorder=order,
+        photometric="rgb" if channels > 2 else "minisblack",
+        planarconfig="contig",
+        extrasamples=["unassalpha"] if channels in (2, 4) else None,
+        resolution=(118.11, 118.11),
+        resolutionunit="CENTIMETER",
+        extratags=[(274, 3, 1, turned, True)],
+        metadata=None,
+    )
+    read = decode_image(file.getvalue())
+    upright = np.rot90(light, -1) if turned == 6 else light
+    colours, alpha = np.split(upright.astype(float), [channels - 1 + channels % 2], axis=2)
+    curve = np.where(colours <= 0.0031308, 12.92 * colours, 1.055 * colours ** (1 / 2.4) - 0.055)
+    expected_alpha = np.round(alpha[..., 0] * 65535).astype(np.uint16) if alpha.size else None
+    check(read, np.round(curve * 65535).astype(np.uint16), expected_alpha, atol=1)
+    assert read.grey == (channels < 3)
+    assert read.icc is None
+    assert read.dpi == pytest.approx((300, 300), rel=1e-3)
 
 
 @pytest.mark.parametrize("compression", [34661, 999, 34892])

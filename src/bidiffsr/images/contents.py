@@ -9,11 +9,15 @@ from enum import Enum
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from bidiffsr.errors import ImageError
-from bidiffsr.images.colours import Encoding
+from bidiffsr.images.colours import Encoding, srgb_of
+from bidiffsr.images.image import from_float
 from bidiffsr.images.metadata import NO_METADATA, Metadata
+
+_ROWS = 64  # at a time, in double precision
 
 
 @dataclass(frozen=True)
@@ -138,3 +142,19 @@ def refuse_samples(what: str) -> ImageError:
     return ImageError(
         f"holds {what}; expected grey or RGB of 8 or 16 bits, with or without alpha; convert it"
     )
+
+
+def from_light(light: NDArray[np.floating]) -> NDArray[np.uint16]:
+    """Linear light (H, W, C), 1 being white, as samples in sRGB.
+
+    Raises:
+        ImageError: some is beyond white or below black.
+    """
+    least, most = float(light.min()), float(light.max())
+    if not (least >= 0 and most <= 1):
+        raise refuse_samples(f"light from {least:.4g} to {most:.4g}, where white is 1")
+    samples = np.empty(light.shape, np.uint16)
+    for row in range(0, len(light), _ROWS):
+        rows = slice(row, row + _ROWS)
+        samples[rows] = from_float(srgb_of(light[rows].astype(np.float64)), np.uint16)
+    return samples

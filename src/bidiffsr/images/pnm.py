@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bidiffsr.images.colours import light_of, srgb_of
-from bidiffsr.images.contents import Contents, Raw, damaged, refuse_samples
+from bidiffsr.images.colours import light_of
+from bidiffsr.images.contents import Contents, Raw, damaged, from_light, refuse_samples
 from bidiffsr.images.image import from_float, to_float
 from bidiffsr.images.metadata import Metadata, Resolution, without_place
 
@@ -92,10 +92,7 @@ def float_contents(data: bytes) -> Contents:
     def samples() -> NDArray[Any]:
         shape = head.height, head.width, head.channels
         light = np.frombuffer(data, dtype, int(np.prod(shape)), head.end).reshape(shape)[::-1]
-        least, most = float(light.min()), float(light.max())
-        if not (least >= 0 and most <= 1):
-            raise refuse_samples(f"light from {least:.4g} to {most:.4g}, where white is 1")
-        return from_float(srgb_of(light.astype(np.float64)), np.uint16)
+        return from_light(light)
 
     return Contents(data, raw=Raw(head.height, head.width, head.channels, 2, samples))
 

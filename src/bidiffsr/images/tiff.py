@@ -11,22 +11,37 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bidiffsr.errors import ImageError, OutputError
 from bidiffsr.images import exif
 from bidiffsr.images.colours import Encoding, LabEncoding, rgb_encoding
-from bidiffsr.images.contents import Album, Contents, Part, refuse_pages, refuse_samples
+from bidiffsr.images.contents import (
+    Album,
+    Contents,
+    Part,
+    Raw,
+    from_light,
+    refuse_pages,
+    refuse_samples,
+)
+from bidiffsr.images.image import from_float
+from bidiffsr.images.libvips import libvips
 from bidiffsr.images.metadata import Collector, Metadata, Resolution
 from bidiffsr.images.timing import Timing
 
+_WIDTH, _HEIGHT, _ORIENTATION, _PROFILE = 256, 257, 274, 34675
+_RESOLUTIONS, _RESOLUTION_UNIT = (282, 283), 296
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
 _OLD_SUBFILE, _WHITE_POINT, _PRIMARIES, _PALETTE = 255, 318, 319, 320
 _INK_SET, _EXTRA, _SAMPLE_FORMAT, _JPEG_TABLES = 332, 338, 339, 347
 _REDUCED, _OLD_REDUCED = 1, 2  # bit of the one, value of the other
 _JPEG = 7  # the compression under which libtiff turns YCbCr to RGB
 _CMYK_INKS = 1
-_UNSIGNED, _UNDEFINED = 1, 4  # sample formats; what claims nothing is whole numbers
+_UNSIGNED, _FLOAT, _UNDEFINED = 1, 3, 4  # sample formats; what claims nothing is whole numbers
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
 # What the samples of a page depend on, and where they are. All else is left out of `bare`.
@@ -203,6 +218,9 @@ def _pictures(pages: Sequence[_Page]) -> list[int]:
 
 def _contents(page: _Page, index: int) -> Contents:
     photometric, colours = _check_samples(page)
+    if page.value(_SAMPLE_FORMAT, _UNSIGNED) == _FLOAT:
+        raw = _light(page, index, colours)
+        return Contents(page.data, raw=raw, metadata=partial(_metadata, page))
     found = Contents(page.data, metadata=partial(_metadata, page), bare=partial(_rewritten, page))
     if photometric in _LAB:
         rewritten = _rewritten(page, {_PHOTOMETRIC: _RGB})
@@ -211,6 +229,40 @@ def _contents(page: _Page, index: int) -> Contents:
         return replace(found, data=rewritten, bare=bare, encoding=encoding, obeys_profile=False)
     described = _described(page) if colours in (1, 3) else None
     return replace(found, page=index, encoding=described, jpegs=tuple(_jpeg_tiles(page)))
+
+
+def _light(page: _Page, index: int, colours: int) -> Raw:
+    """Samples that are linear light.
+
+    Raises:
+        ImageError: what colours they are, a profile or primaries say.
+    """
+    if {_PROFILE, _WHITE_POINT, _PRIMARIES} & page.entries.keys():
+        raise refuse_samples("floating-point samples whose colours a profile or primaries describe")
+    sides = page.value(_HEIGHT, 0), page.value(_WIDTH, 0)
+    if page.value(_ORIENTATION, 1) >= 5:
+        sides = sides[::-1]
+    channels = page.value(_SAMPLES, 1)
+
+    def samples() -> NDArray[Any]:
+        picture = libvips().Image.tiffload_buffer(page.data, page=index, fail_on="warning")
+        light = picture.copy_memory().autorot().numpy().reshape(*sides, channels)
+        alpha = light[..., colours:]
+        if not (alpha.size == 0 or (alpha.min() >= 0 and alpha.max() <= 1)):
+            raise refuse_samples("alpha below 0 or above 1")
+        return np.concatenate(
+            [from_light(light[..., :colours]), from_float(alpha, np.uint16)], axis=2
+        )
+
+    return Raw(*sides, channels, 2, samples, dpi=_resolution(page))
+
+
+def _resolution(page: _Page) -> Resolution:
+    unit = {2: 1.0, 3: 2.54}.get(page.value(_RESOLUTION_UNIT, 2))
+    across, down = (page.values(tag) for tag in _RESOLUTIONS)
+    if unit is None or len(across) != 2 or len(down) != 2 or 0 in (*across, *down):
+        return None
+    return across[0] / across[1] * unit, down[0] / down[1] * unit
 
 
 def _metadata(page: _Page) -> Metadata:
@@ -411,6 +463,11 @@ _KINDS = {  # by photometric interpretation
     6: _Kind(3, bits=(8,), alpha_bits=(), fits=_is_jpeg),
     **dict.fromkeys(_LAB, _Kind(3, extras=(_UNASSOCIATED,))),
 }
+_FLOAT_KINDS = {
+    photometric: replace(kind, bits=(32,), alpha_bits=(32,), extras=(_UNASSOCIATED,))
+    for photometric, kind in _KINDS.items()
+    if photometric in (1, _RGB)
+}
 _NAMES = {
     0: "grey",
     1: "grey",
@@ -436,11 +493,12 @@ def _check_samples(page: _Page) -> tuple[int, int]:
     bits, formats = set(page.values(_BITS, (1,))), set(page.values(_SAMPLE_FORMAT, (_UNSIGNED,)))
     extras = tuple(page.values(_EXTRA))
     name = _NAMES.get(photometric, f"unknown (photometric interpretation {photometric})")
-    kind = _KINDS.get(photometric)
+    floats = formats == {_FLOAT}
+    kind = (_FLOAT_KINDS if floats else _KINDS).get(photometric)
     depth = " and ".join(map(str, sorted(bits)))
     if kind is None or not kind.fits(page):
         raise refuse_samples(f"{samples} samples of {name} that cannot be told to be colours")
-    if not formats <= {_UNSIGNED, _UNDEFINED}:
+    if not floats and not formats <= {_UNSIGNED, _UNDEFINED}:
         raise refuse_samples(f"{name} samples of {depth} bits that are no whole numbers from 0")
     if samples == kind.colours:
         fitting = kind.bits
@@ -452,7 +510,8 @@ def _check_samples(page: _Page) -> tuple[int, int]:
             f"{max(samples - kind.colours, 0)} besides colour and not stated to be alpha"
         )
     if len(bits) > 1 or not bits <= set(fitting):
-        raise refuse_samples(f"{samples} {name} samples of {depth} bits")
+        kept = " in floating point" if floats else ""
+        raise refuse_samples(f"{samples} {name} samples of {depth} bits{kept}")
     return photometric, kind.colours
 
 
