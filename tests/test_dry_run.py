@@ -189,7 +189,7 @@ def test_a_trial_is_timed_when_it_is_warm_and_as_it_was_asked_for(
         assert keywords["quality"] == "fast"
         assert keywords["ensemble"] is True
         assert keywords["width"] is None
-        assert "samples" not in keywords
+        assert keywords["samples"] == 1
 
 
 @pytest.mark.parametrize("scale", [4, 9])

@@ -231,7 +231,7 @@ def test_tiffs_of_other_kinds_are_refused_by_name(
     assert "damaged" not in str(caught.value)
 
 
-@pytest.mark.parametrize("turned", [1, 6])
+@pytest.mark.parametrize("turned", [1, 6, 9])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_floats_of_a_tiff_are_linear_light(channels: int, order: Any, turned: int) -> None:
@@ -258,6 +258,22 @@ def test_floats_of_a_tiff_are_linear_light(channels: int, order: Any, turned: in
     assert read.grey == (channels < 3)
     assert read.icc is None
     assert read.dpi == pytest.approx((300, 300), rel=1e-3)
+
+
+def test_light_in_damaged_tiffs_is_refused_or_read() -> None:
+    light = np.random.default_rng(0).random((6, 5, 3), np.float32)
+    data = tiff(page(light, RGB, {274: [6]}))
+    random = np.random.default_rng(1)
+    refused = 0
+    for _ in range(400):
+        changed = bytearray(data[: random.integers(len(data) // 2, len(data) + 1)])
+        for _ in range(random.integers(1, 4)):
+            changed[random.integers(len(changed))] ^= 1 << random.integers(8)
+        try:
+            decode_image(bytes(changed))
+        except ImageError:
+            refused += 1
+    assert 100 < refused < 400
 
 
 @pytest.mark.parametrize("compression", [34661, 999, 34892])

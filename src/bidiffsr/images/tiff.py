@@ -24,6 +24,7 @@ from bidiffsr.images.contents import (
     Contents,
     Part,
     Raw,
+    damaged,
     from_light,
     refuse_pages,
     refuse_samples,
@@ -219,7 +220,7 @@ def _pictures(pages: Sequence[_Page]) -> list[int]:
 def _contents(page: _Page, index: int) -> Contents:
     photometric, colours = _check_samples(page)
     if page.value(_SAMPLE_FORMAT, _UNSIGNED) == _FLOAT:
-        raw = _light(page, index, colours)
+        raw = _light(page, colours)
         return Contents(page.data, raw=raw, metadata=partial(_metadata, page))
     found = Contents(page.data, metadata=partial(_metadata, page), bare=partial(_rewritten, page))
     if photometric in _LAB:
@@ -231,7 +232,7 @@ def _contents(page: _Page, index: int) -> Contents:
     return replace(found, page=index, encoding=described, jpegs=tuple(_jpeg_tiles(page)))
 
 
-def _light(page: _Page, index: int, colours: int) -> Raw:
+def _light(page: _Page, colours: int) -> Raw:
     """Samples that are linear light.
 
     Raises:
@@ -239,14 +240,21 @@ def _light(page: _Page, index: int, colours: int) -> Raw:
     """
     if {_PROFILE, _WHITE_POINT, _PRIMARIES} & page.entries.keys():
         raise refuse_samples("floating-point samples whose colours a profile or primaries describe")
-    sides = page.value(_HEIGHT, 0), page.value(_WIDTH, 0)
-    if page.value(_ORIENTATION, 1) >= 5:
-        sides = sides[::-1]
+    height, width = page.value(_HEIGHT, 0), page.value(_WIDTH, 0)
+    orientation = page.value(_ORIENTATION, 1)
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    if orientation >= 5:
+        height, width = width, height
     channels = page.value(_SAMPLES, 1)
 
     def samples() -> NDArray[Any]:
-        picture = libvips().Image.tiffload_buffer(page.data, page=index, fail_on="warning")
-        light = picture.copy_memory().autorot().numpy().reshape(*sides, channels)
+        # Without metadata, of which libvips complains as it does of pixels.
+        picture = libvips().Image.tiffload_buffer(_rewritten(page), fail_on="warning").copy_memory()
+        picture.set_type(libvips().GValue.gint_type, "orientation", orientation)
+        upright = picture.autorot()
+        if (upright.height, upright.width, upright.bands) != (height, width, channels):
+            raise damaged("its samples are not what it says")
+        light = upright.numpy().reshape(height, width, channels)
         alpha = light[..., colours:]
         if not (alpha.size == 0 or (alpha.min() >= 0 and alpha.max() <= 1)):
             raise refuse_samples("alpha below 0 or above 1")
@@ -254,7 +262,7 @@ def _light(page: _Page, index: int, colours: int) -> Raw:
             [from_light(light[..., :colours]), from_float(alpha, np.uint16)], axis=2
         )
 
-    return Raw(*sides, channels, 2, samples, dpi=_resolution(page))
+    return Raw(height, width, channels, 2, samples, dpi=_resolution(page))
 
 
 def _resolution(page: _Page) -> Resolution:

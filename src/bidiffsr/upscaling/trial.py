@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -27,11 +28,10 @@ def seconds_per_pixel(upscaler: Upscaler, options: UpscaleOptions) -> float:
     """
     trial = replace(options, samples=1, scale=None, size=None, width=None, height=None)
     keywords = asdict(trial)
-    del keywords["samples"]
     seconds = pixels = 0
     for side in _SIDES:
         noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
         began = time.perf_counter()
-        height, width, _ = upscaler(noise, **keywords).shape
-        seconds, pixels = time.perf_counter() - began, height * width
+        result: Any = upscaler(noise, **keywords)
+        seconds, pixels = time.perf_counter() - began, result.shape[0] * result.shape[1]
     return seconds / pixels
