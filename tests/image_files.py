@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
@@ -9,7 +10,11 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
+
+from bidiffsr.errors import ImageError
+from bidiffsr.images import decode_image
 
 Tags = Mapping[int, Sequence[Any] | bytes]
 Page = tuple[Mapping[int, Any], bytes]
@@ -112,3 +117,39 @@ def xmp_of_gif(data: bytes) -> bytes:
     end = data.index(b"\x01" + bytes(range(255, -1, -1)) + b"\0", start)
     assert b"\0" not in data[start:end]
     return data[start:end]
+
+
+def smooth(channels: int = 3, height: int = 20, width: int = 32) -> Any:
+    """Ramps of uint8, (H, W, C), which lossy formats hardly change."""
+    y, x = np.mgrid[:height, :width]
+    ramps = [7 * y + x, 5 * x + 30, 200 - 4 * y, 8 * x]
+    return np.stack(ramps[:channels], axis=2).astype(np.uint8)
+
+
+def opened(data: bytes) -> PIL.Image.Image:
+    """A file as another program reads it."""
+    with PIL.Image.open(io.BytesIO(data)) as found:
+        found.load()
+        return found.copy()
+
+
+def check_damage(whole: bytes, *, tries: int, end: int | None = None) -> None:
+    """Turn three bits from byte 12 on, again and again: it is refused in one line, or read.
+
+    Args:
+        whole: a file.
+        tries: how often.
+        end: the byte before which they lie; None: the file's end.
+    """
+    chance = np.random.default_rng(1)
+    refused = 0
+    for _ in range(tries):
+        data = bytearray(whole)
+        for place in chance.integers(12, end or len(data), 3):
+            data[place] ^= 1 << int(chance.integers(8))
+        try:
+            decode_image(bytes(data), max_pixels=10_000)
+        except ImageError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 5

@@ -90,7 +90,7 @@ def fitted(data: bytes, width: int, height: int) -> bytes:
                 struct.pack_into(f"{order}HII", fixed, row.start - 6, _LONG, 1, sizes[row.tag])
         turned = rows.get(ORIENTATION)
         if turned is not None and turned.kind == 3:
-            if struct.unpack_from(order + "H", data, turned.start)[0] >= 5:
+            if 5 <= struct.unpack_from(order + "H", data, turned.start)[0] <= 8:
                 _exchange(fixed, rows.get(ACROSS), rows.get(DOWN))
             struct.pack_into(order + "H", fixed, turned.start, 1)
         taken += [range(row.start - 8, row.start + 4) for row in rows.values()]

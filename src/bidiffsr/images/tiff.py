@@ -34,8 +34,8 @@ from bidiffsr.images.libvips import libvips
 from bidiffsr.images.metadata import Collector, Metadata, Resolution
 from bidiffsr.images.timing import Timing
 
-_WIDTH, _HEIGHT, _ORIENTATION, _PROFILE = 256, 257, 274, 34675
-_RESOLUTIONS, _RESOLUTION_UNIT = (282, 283), 296
+_WIDTH, _HEIGHT, _PROFILE = 256, 257, 34675
+_PLACING = {exif.ORIENTATION, exif.ACROSS, exif.DOWN, exif.UNIT}
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
 _OLD_SUBFILE, _WHITE_POINT, _PRIMARIES, _PALETTE = 255, 318, 319, 320
 _INK_SET, _EXTRA, _SAMPLE_FORMAT, _JPEG_TABLES = 332, 338, 339, 347
@@ -240,9 +240,9 @@ def _light(page: _Page, colours: int) -> Raw:
     """
     if {_PROFILE, _WHITE_POINT, _PRIMARIES} & page.entries.keys():
         raise refuse_samples("floating-point samples whose colours a profile or primaries describe")
+    placing = exif.block({tag: value for tag, value in page.little_endian() if tag in _PLACING})
+    orientation = exif.orientation(placing)
     height, width = page.value(_HEIGHT, 0), page.value(_WIDTH, 0)
-    orientation = page.value(_ORIENTATION, 1)
-    orientation = orientation if 1 <= orientation <= 8 else 1
     if orientation >= 5:
         height, width = width, height
     channels = page.value(_SAMPLES, 1)
@@ -262,15 +262,7 @@ def _light(page: _Page, colours: int) -> Raw:
             [from_light(light[..., :colours]), from_float(alpha, np.uint16)], axis=2
         )
 
-    return Raw(height, width, channels, 2, samples, dpi=_resolution(page))
-
-
-def _resolution(page: _Page) -> Resolution:
-    unit = {2: 1.0, 3: 2.54}.get(page.value(_RESOLUTION_UNIT, 2))
-    across, down = (page.values(tag) for tag in _RESOLUTIONS)
-    if unit is None or len(across) != 2 or len(down) != 2 or 0 in (*across, *down):
-        return None
-    return across[0] / across[1] * unit, down[0] / down[1] * unit
+    return Raw(height, width, channels, 2, samples, dpi=exif.resolution(placing))
 
 
 def _metadata(page: _Page) -> Metadata:
