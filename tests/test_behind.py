@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def test_what_cannot_be_saved_fails_alone_and_in_its_turn(
     class Quick(stream.Behind):
         """Over at once."""
 
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments)
+        def start(self, save: Any) -> None:
+            super().start(save)
             self.wait()
 
     if quick:
@@ -124,24 +125,44 @@ def test_what_cannot_be_saved_fails_alone_and_in_its_turn(
     ]
 
 
+@pytest.mark.parametrize("when", ["at the next picture", "waiting for it", "starting it"])
 def test_a_batch_that_is_given_up_leaves_nothing_half_written(
-    monkeypatch: pytest.MonkeyPatch,
+    when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk hangs while the first picture is saved, and the user has enough."""
     hanging, goes_on = threading.Event(), threading.Event()
+    start = stream.Behind.start
 
     def hang(_: int) -> None:
         hanging.set()
         goes_on.wait(MOST_SECONDS)
 
+    def interrupted(*_: Any) -> None:
+        assert hanging.wait(MOST_SECONDS)
+        assert len(list(Path("out").iterdir())) == 1
+        raise KeyboardInterrupt
+
+    def start_interrupted(*arguments: Any) -> None:
+        start(*arguments)
+        interrupted()
+
     monkeypatch.setattr("os.fsync", hang)
     monkeypatch.setattr("bidiffsr.batch.behind._LAST_SECONDS", 0.01)
+    if when == "waiting for it":
+        monkeypatch.setattr(stream.Behind, "result", interrupted)
+    elif when == "starting it":
+        monkeypatch.setattr(stream.Behind, "start", start_interrupted)
     events = stream.upscale_jobs(tiny_upscaler(), jobs(), OPTIONS, FILES)
-    for event in events:
-        if isinstance(event, Started) and event.job.source.stem == "b":
-            break
-    assert hanging.wait(MOST_SECONDS)
-    assert len(list(Path("out").iterdir())) == 1
-    events.close()
+    with pytest.raises(KeyboardInterrupt), closing(events):
+        for event in events:
+            if when == "at the next picture" and event == Started(jobs()[1]):
+                interrupted()
     assert list(Path("out").iterdir()) == []
     goes_on.set()
+
+
+def test_a_save_that_never_began_can_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bidiffsr.batch.behind._LAST_SECONDS", 0.01)
+    save = stream.Behind(Path("out/a.png"), 0)
+    save.abandon()
+    assert not save.ended

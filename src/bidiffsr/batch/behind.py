@@ -16,21 +16,29 @@ _LAST_SECONDS = 2.0
 
 
 class Behind:
-    """A save under way, in a thread of its own.
+    """A save in a thread of its own, once it is started.
 
     Args:
-        save: is given what it has to call once the file needs nothing but to reach the disk.
         path: the file.
         size: bytes of memory that it takes meanwhile.
     """
 
-    def __init__(self, save: Callable[[Callable[[], None]], Saved], path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int) -> None:
         self.size = size
         self._path = path
+        self._thread = threading.Thread()
         self._whole = threading.Event()
         self._future: Future[Saved] = Future()
+
+    def start(self, save: Callable[[Callable[[], None]], Saved]) -> None:
+        """Begin; apart, so that whoever is interrupted here knows what there is to `abandon`.
+
+        Args:
+            save: is given what it has to call once the file needs nothing but to reach the disk.
+        """
         # Not waited for at the end of the process, should the disk hang.
-        threading.Thread(target=self._run, args=(save,), daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(save,), daemon=True)
+        self._thread.start()
 
     def _run(self, save: Callable[[Callable[[], None]], Saved]) -> None:
         try:
@@ -53,7 +61,7 @@ class Behind:
 
     def abandon(self) -> None:
         """Before the process ends: let it end, or leave nothing half-written."""
-        while not self.ended and not self._whole.wait(0.01):
+        while self._thread.is_alive() and not self._whole.wait(0.01):
             pass  # libraries must not be at work when they are unloaded
         with suppress(TimeoutError):
             self._future.exception(_LAST_SECONDS)

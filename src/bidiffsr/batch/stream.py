@@ -124,8 +124,7 @@ class _Work:
         """Wait for the save under way, and say what became of it."""
         if self.lagging is None:
             return
-        (job, behind), later = self.lagging, self.later
-        self.lagging, self.later = None, []
+        job, behind = self.lagging
         try:
             said: Event = behind.result()
         except JournalError:
@@ -133,7 +132,9 @@ class _Work:
         except Exception as error:
             _let_go(error)
             said = Failed(job, error)
-            later = [event for event in later if event.job is not job]
+            self.later = [event for event in self.later if event.job is not job]
+        # Not before: whoever is interrupted while waiting still has to `abandon` it.
+        later, self.lagging, self.later = self.later, None, []
         yield said
         yield from later
 
@@ -242,7 +243,9 @@ class _Work:
             finally:
                 release()
 
-        self.lagging = job, Behind(save, made.progress.saved[0], made.size)
+        behind = Behind(made.progress.saved[0], made.size)
+        self.lagging = job, behind
+        behind.start(save)
 
 
 def _saved(job: Job, progress: Progress, started: float) -> Saved:
