@@ -101,6 +101,12 @@ survive: setup ## damage pictures and models by the thousand, kill runs by the d
 	@# Of Ray, if `make test-ray` has installed it.
 	$(BIN)/python -m pytest -q -k "two_hundred or killed_workers" tests/test_server_queue.py tests/test_ray.py
 
+TRIES ?= 20000
+
+fuzz: setup ## damage more pictures and models than that: make fuzz TRIES=20000
+	$(BIN)/python tests/fuzz_images.py $(TRIES)
+	$(BIN)/python tests/fuzz_models.py $(TRIES)
+
 coverage: setup ## run the Python tests and show which lines they do not reach
 	@$(PIP) pytest-cov
 	$(BIN)/python -m pytest -q --cov=bidiffsr --cov-report=term-missing:skip-covered $(TESTS)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import bidiffsr
-from bidiffsr.errors import CheckpointError, ImageError
+from bidiffsr.errors import CheckpointError, ConfigError, ImageError
 from bidiffsr.images.convert import as_image
 
 SOURCE = Path(bidiffsr.__file__).parents[1]
@@ -137,8 +137,33 @@ def test_the_other_arguments_too(tmp_path: Path) -> None:
         bidiffsr.Image(pixels, alpha=wrong)
     with pytest.raises(ImageError, match=r"^image is of type ndarray; expected a bidiffsr\.Image"):
         bidiffsr.write_image(tmp_path / "a.png", pixels)
-    with pytest.raises(ImageError, match=r"^path is of type NoneType; expected a str"):
-        bidiffsr.read_image(cast(Any, None))
+    for wrong in (None, 3, b"a.png", ["a.png"], Path):
+        kind = type(wrong).__name__
+        with pytest.raises(ImageError, match=rf"^path is of type {kind}; expected a str"):
+            bidiffsr.read_image(cast(Any, wrong))
+    with pytest.raises(ConfigError, match=r"^quality: got 'x', expected a whole number, 1 to 100"):
+        bidiffsr.write_image(tmp_path / "a.png", bidiffsr.Image(pixels), quality=cast(Any, "x"))
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"x4-small", ["x4-small"], Path])
+def test_what_is_no_path_of_a_model_is_called_so(wrong: Any) -> None:
+    message = f"is of type {type(wrong).__name__}; expected a str or a pathlib.Path"
+    for name, load in (
+        ("model", bidiffsr.Upscaler.from_pretrained),
+        ("model", bidiffsr.Engine),
+        ("path", bidiffsr.load_model),
+        ("path", bidiffsr.from_reference),
+    ):
+        with pytest.raises(CheckpointError) as caught:
+            load(wrong)
+        assert str(caught.value) == f"{name} {message}"
+
+
+@pytest.mark.parametrize("wrong", ["4", [], -1, 0, float("nan"), float("inf"), True])
+def test_a_wrong_scale_is_complained_of_whatever_the_model(wrong: Any) -> None:
+    for model in ("default", "x4-small"):
+        with pytest.raises(ConfigError, match=r"^scale: got .*, expected a number above 0"):
+            bidiffsr.Upscaler.from_pretrained(model, scale=wrong)
 
 
 def test_an_engine_takes_the_names_of_shipped_models() -> None:

@@ -260,6 +260,55 @@ def test_floats_of_a_tiff_are_linear_light(channels: int, order: Any, turned: in
     assert read.dpi == pytest.approx((150, 300) if turned == 6 else (300, 150), rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("rows", [1, 4, None], ids=["rows of one", "rows of four", "one strip"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    ("photometric", "channels"),
+    [
+        *(("minisblack", 1), ("minisblack", 2), ("miniswhite", 2), ("rgb", 3), ("rgb", 4)),
+        *(("separated", 4), ("separated", 5), ("cielab", 3)),
+    ],
+)
+def test_however_samples_of_a_tiff_are_laid_out(
+    photometric: str, channels: int, compression: str | None, rows: int | None, kind: str
+) -> None:
+    """In planes, in strips, in tiles: read alike, or refused, and nothing in between."""
+    random = np.random.default_rng(0)
+    light = random.random((17, 18, channels), np.float32)
+    samples = light if kind == "f4" else (light * np.iinfo(kind).max).astype(kind)
+    extra = ["unassalpha"] if channels in (2, 5) or (photometric, channels) == ("rgb", 4) else None
+
+    def read(planar: str, rows: int | None, tile: Any, compression: str | None) -> Any:
+        file = io.BytesIO()
+        tifffile.imwrite(
+            *(file, samples.transpose(2, 0, 1) if planar == "separate" else samples),
+            photometric=photometric,
+            planarconfig=planar if channels > 1 else None,
+            extrasamples=extra,
+            rowsperstrip=rows,
+            tile=tile,
+            compression=compression,
+            predictor=compression is not None and kind != "f4",
+            metadata=None,
+        )
+        try:
+            return decode_image(file.getvalue())
+        except ImageError as error:
+            return str(error)
+
+    plain = read("contig", None, None, None)
+    for planar in ("contig", "separate") if channels > 1 else ("contig",):
+        for tile in ((16, 16), None):
+            found = read(planar, rows, tile, compression)
+            if isinstance(plain, str):
+                assert found == plain
+            elif planar == "separate" and (tile or (channels == 2 and rows != 1)):
+                assert "each in a plane of its own" in found
+            else:
+                check(found, plain.pixels, plain.alpha)
+
+
 def test_light_in_damaged_tiffs_is_refused_or_read() -> None:
     light = np.random.default_rng(0).random((6, 5, 3), np.float32)
     data = tiff(page(light, RGB, {274: [6]}))

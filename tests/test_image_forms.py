@@ -53,7 +53,7 @@ def test_errors_of_bytes_begin_with_the_name_given() -> None:
         encode_image(picture, ".tga", name="answer")
     with pytest.raises(OutputError, match=r"^answer: the picture is 16384x1; WebP"):
         encode_image(wide, ".webp", name="answer")
-    with pytest.raises(ConfigError, match="quality is 0"):
+    with pytest.raises(ConfigError, match="quality: got 0"):
         encode_image(picture, ".jpg", quality=0)
 
 

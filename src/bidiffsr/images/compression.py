@@ -6,10 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bidiffsr.errors import ConfigError
+from bidiffsr.system.checks import check_options, one_of, whole
 
 if TYPE_CHECKING:
     import pyvips
+
+
+SUBSAMPLINGS = {"4:4:4": "off", "4:2:0": "on"}
+"""libvips' words for them."""
+
+_CHECKS = {"quality": whole(1, 100), "subsampling": one_of(*SUBSAMPLINGS)}
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,7 @@ class Compression:
     """How much a lossy file may lose.
 
     Raises:
-        ConfigError: one is out of range.
+        OptionError: one is out of range or of another kind.
     """
 
     quality: int = 95
@@ -26,15 +32,7 @@ class Compression:
     """Of a JPEG, AVIF or HEIC file's colours: 4:4:4, or 4:2:0 for half their resolution."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.quality <= 100:
-            raise ConfigError(f"quality is {self.quality}; expected 1 to 100")
-        if self.subsampling not in tuple(SUBSAMPLINGS):
-            wanted = " or ".join(SUBSAMPLINGS)
-            raise ConfigError(f"subsampling is {self.subsampling!r}; expected {wanted}")
-
-
-SUBSAMPLINGS = {"4:4:4": "off", "4:2:0": "on"}
-"""libvips' words for them."""
+        check_options(self, _CHECKS)
 
 
 Pack = Callable[["pyvips.Image", Compression], bytes]

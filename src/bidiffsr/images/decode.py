@@ -192,8 +192,8 @@ def _check_size(picture: pyvips.Image, contents: Contents, max_pixels: float) ->
     size, pixels = f"{picture.width}x{picture.height}", picture.width * picture.height
     if pixels > max_pixels:
         raise ImageError(
-            f"says it is {size}; expected at most {max_pixels} pixels in all; "
-            "raise max_pixels, or make it smaller first"
+            f"says it is {size}; expected at most {max_pixels} pixels in all; make it smaller "
+            "first, or raise --max-pixels of the command, or max_pixels of read_image"
         )
     if pixels > contents.most_pixels:
         raise ImageError(

@@ -37,6 +37,7 @@ from bidiffsr.images.timing import Timing
 _WIDTH, _HEIGHT, _PROFILE = 256, 257, 34675
 _PLACING = {exif.ORIENTATION, exif.ACROSS, exif.DOWN, exif.UNIT}
 _SUBFILE, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 254, 258, 259, 262, 277
+_ROWS_PER_STRIP, _PLANAR, _PLANES = 278, 284, 2
 _OLD_SUBFILE, _WHITE_POINT, _PRIMARIES, _PALETTE = 255, 318, 319, 320
 _INK_SET, _EXTRA, _SAMPLE_FORMAT, _JPEG_TABLES = 332, 338, 339, 347
 _REDUCED, _OLD_REDUCED = 1, 2  # bit of the one, value of the other
@@ -509,6 +510,11 @@ def _check_samples(page: _Page) -> tuple[int, int]:
             f"{samples} samples for each pixel of {name}, of which "
             f"{max(samples - kind.colours, 0)} besides colour and not stated to be alpha"
         )
+    if samples > 1 and page.value(_PLANAR, 1) == _PLANES:
+        # In strips of several rows, libvips takes those of two planes for one another.
+        rows = page.value(_ROWS_PER_STRIP, page.value(_HEIGHT, 0))
+        if page.values(_PLACES[1][0]) or (samples == 2 and rows > 1):
+            raise refuse_samples(f"{samples} samples of {name} each in a plane of its own")
     if len(bits) > 1 or not bits <= set(fitting):
         kept = " in floating point" if floats else ""
         raise refuse_samples(f"{samples} {name} samples of {depth} bits{kept}")

@@ -11,7 +11,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from bidiffsr.errors import CheckpointError
-from bidiffsr.system.files import printable, reason
+from bidiffsr.system.files import check_path, printable, reason
 
 _SUFFIX = ".safetensors"
 
@@ -41,6 +41,7 @@ def find_model(
     Raises:
         CheckpointError: ``model`` is neither.
     """
+    check_path(model, CheckpointError, "model")
     shipped, name = list_models(), os.fspath(model)
     if name == "default":
         name = default_model(scale)

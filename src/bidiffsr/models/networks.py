@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from bidiffsr.errors import CheckpointError, ConfigError
-from bidiffsr.system.files import StrPath, printable
+from bidiffsr.system.files import StrPath, check_path, printable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +66,7 @@ def check_exists(path: StrPath) -> None:
     Raises:
         CheckpointError: there is none.
     """
+    check_path(path, CheckpointError)
     try:
         missing = not Path(path).exists()
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from bidiffsr.errors import ImageError, OutputError
+from bidiffsr.errors import BidiffsrError, ImageError, OutputError
 from bidiffsr.system.memory import available_memory
 from bidiffsr.system.process import here, started_at
 
@@ -53,6 +53,7 @@ def read_file(
         ImageError: it is missing, no regular file, unreadable, or larger than `max_bytes` or than
             the memory there is.
     """
+    check_path(path, ImageError)
     try:
         status = Path(path).stat()  # before opening, which may wait
         _check_readable(path, status, max_bytes)
@@ -65,12 +66,23 @@ def read_file(
         raise ImageError(f"{printable(path)}: no such file; check the name") from error
     except ImageError:
         raise
-    except TypeError as error:
-        raise ImageError(
-            f"path is of type {type(path).__name__}; expected a str or a pathlib.Path"
-        ) from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{printable(path)}: cannot be read ({reason(error)})") from error
+
+
+def check_path(path: object, error: type[BidiffsrError], name: str = "path") -> None:
+    """Make sure that what a caller gave may be a path.
+
+    Args:
+        path: what was given.
+        error: of what kind to raise.
+        name: of the argument, for the message.
+
+    Raises:
+        BidiffsrError: it may not.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise error(f"{name} is of type {type(path).__name__}; expected a str or a pathlib.Path")
 
 
 def _check_readable(path: StrPath, status: os.stat_result, max_bytes: int) -> None:

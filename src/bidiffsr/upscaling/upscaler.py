@@ -19,7 +19,7 @@ from bidiffsr.errors import ConfigError
 from bidiffsr.images.convert import as_image
 from bidiffsr.images.image import Header, Image
 from bidiffsr.models.catalog import find_model, model_digest, unchanged
-from bidiffsr.system.checks import options_of
+from bidiffsr.system.checks import optional, options_of, positive
 from bidiffsr.system.cpus import usable_cpus
 from bidiffsr.system.files import StrPath
 from bidiffsr.system.memory import held_memory, memory_limit
@@ -99,9 +99,11 @@ class Upscaler:
 
         Raises:
             CheckpointError: the file is missing, damaged, or no model.
-            ConfigError: an option is out of range, or PyTorch is needed and not installed.
+            ConfigError: an option or the scale is out of range, or PyTorch is needed and not
+                installed.
         """
         asked = options_of(BackendOptions, options)
+        scale = optional(positive)("scale", scale)
         with find_model(model, scale) as path, unchanged(path):
             backend, config = load_backend(path, asked)
             origin = Origin(model_digest(path), backend.computation)
