@@ -38,8 +38,9 @@ _TILED, _LONG_NAMES, _DEEP, _PARTS = 0x200, 0x400, 0x800, 0x1000
 _HALF, _FLOAT = 1, 2
 # Without alpha, and in the order that they have in a picture.
 _COLOURS = (("R", "G", "B"), ("Y",))
-# Rows of a block, by compression: none, RLE, ZIPS, ZIP, PIZ, PXR24, B44, B44A, DWAA, DWAB, HTJ2K.
-_BLOCK_ROWS = (1, 1, 1, 16, 32, 16, 32, 32, 32, 256, 256, 32)
+# Rows of a block, by compression: none, RLE, ZIPS, ZIP, PIZ, PXR24, B44, B44A, DWAA, DWAB. HTJ2K,
+# which follows, is not read: its decoder fills in what is lost, and says so on standard output.
+_BLOCK_ROWS = (1, 1, 1, 16, 32, 16, 32, 32, 32, 256)
 _ZIP, _ZIP_ROWS, _ZIP_LEVEL = 3, 16, 4
 _LOSSY = (6, 7, 8, 9)
 _KINDS = {  # of what a decoder is told, the type and the number of bytes
@@ -151,7 +152,7 @@ def _head_of(data: bytes) -> _Head:
     if compression >= len(_BLOCK_ROWS):
         raise ImageError(
             f"is compressed in a way that is not read (number {compression}); expected one that "
-            "OpenEXR 3.4 knows, such as ZIP; convert it"
+            "OpenEXR 3.3 knows, such as ZIP; convert it"
         )
     kept = b"".join(_attribute(name, *found[name]) for name in sorted(wanted))
     return _Head(
