@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 
-from bidiffsr.errors import OutputError
+from bidiffsr.errors import ImageError, OutputError
 from bidiffsr.images.encode import format_for
 from bidiffsr.images.find import IMAGE_SUFFIXES
 
 
 def writable(suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Any]:
-    """Those suffixes, each to be skipped where what writes its format is not installed."""
+    """Those suffixes, each to be skipped where what writes or reads its format is not installed."""
     return [pytest.param(suffix, marks=_mark(suffix)) for suffix in suffixes]
 
 
 def _mark(suffix: str) -> pytest.MarkDecorator:
     try:
-        format_for(suffix, "")
-    except OutputError as error:
+        format_for(suffix, "").unpack()
+    except (ImageError, OutputError) as error:
         return pytest.mark.skip(reason=str(error))
     return pytest.mark.skipif(False, reason="it is there")

@@ -243,6 +243,22 @@ def test_what_is_left_out_is_said(
     assert summary == "bidiffsr: 1 done"
 
 
+@pytest.mark.parametrize("dry", [False, True])
+def test_pictures_whose_extra_is_not_installed_are_left_out_of_folders(
+    dry: bool, model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "OpenImageIO", None)
+    save("in/a.png")
+    for name in ("in/b.exr", "in/c.exr"):
+        save(name)
+    asked = ["-n", model, *(["--dry-run"] if dry else [])]
+    assert main(["upscale", "in", *asked]) == 0
+    (left_out, *_) = capsys.readouterr().err.splitlines()
+    assert left_out == "bidiffsr: left out: 2 EXR files (pip install 'bidiffsr[exr]')"
+    assert main(["upscale", "in", "in/b.exr", *asked, "--overwrite"]) == 1
+    assert "in/b.exr: is OpenEXR, which" in capsys.readouterr().err
+
+
 def test_the_folder_of_results_is_not_missed(model: str, capsys: Capture) -> None:
     save("in/a.png")
     for _ in range(2):

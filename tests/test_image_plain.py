@@ -203,7 +203,7 @@ def test_what_is_damaged_is_refused_in_one_line(data: bytes) -> None:
         decode_image(data)
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".pgm", ".pam", ".pfm"])
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".pgm", ".pam", ".pfm", ".exr"])
 @pytest.mark.parametrize("kept", [0.0, 0.2, 0.5, 0.999])
 def test_a_file_that_is_cut_short_is_refused(suffix: str, kept: float) -> None:
     whole = encode_image(Image(noise(9, 11, 3)), suffix)
@@ -218,7 +218,7 @@ def test_a_bomb_is_not_unpacked() -> None:
         decode_image(bytes(data), max_pixels=1000)
 
 
-@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".pfm"])
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".pfm", ".exr"])
 def test_what_has_no_place_gets_a_line(tmp_path: Any, suffix: str) -> None:
     from bidiffsr.images.codec import write_image
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bidiffsr.batch.options import FileOptions
-from bidiffsr.batch.plan import Job, Plan, plan_jobs
+from bidiffsr.batch.options import FileOptions, Selection
+from bidiffsr.batch.plan import Job, Plan, extras_of, plan_jobs
 from bidiffsr.batch.run import AlreadyThere, upscale_file
 from bidiffsr.batch.sources import find_sources
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError, NumericalError, OutputError
+from bidiffsr.images import encode_image, heic, jxl
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
 from bidiffsr.system import files
@@ -369,6 +370,53 @@ def test_what_is_left_out_is_known() -> None:
     found = find_sources(["in"], recursive=True)
     assert [str(source.path) for source in found.pictures] == ["in/a.png", "in/deep/e.png"]
     assert found.folders == []
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No extra that reads a format is installed."""
+    for module in ("pillow_heif", "OpenImageIO"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for format_ in (heic, jxl):
+        monkeypatch.setattr(format_, "_in_libvips", lambda what: False)
+
+
+@pytest.mark.usefixtures("bare")
+def test_what_nothing_installed_reads_is_left_out_of_folders() -> None:
+    touch(
+        "in/a.png", "in/b.HEIC", "in/c.jxl", "in/c_x4.jxl", "in/d.exr", "in/e.heif", "in/e_x4.png"
+    )
+    made = plan("in", format="png")
+    assert list(names(made)) == ["in/a.png"]
+    assert list(map(str, made.earlier_results)) == ["in/c_x4.jxl", "in/e_x4.png"]
+    assert [path.name for path in made.uninstalled] == ["b.HEIC", "c.jxl", "d.exr", "e.heif"]
+    assert extras_of(made.uninstalled) == [
+        "1 EXR file (pip install 'bidiffsr[exr]')",
+        "2 HEIC files (pip install 'bidiffsr[heif]')",
+        "1 JXL file (pip install 'bidiffsr[jxl]')",
+    ]
+    wanted = Selection(exclude=("*.heif", "?.jxl"))
+    pictures = find_sources(["in"]).pictures
+    some = plan_jobs(pictures, options=UpscaleOptions(scale=4), selection=wanted)
+    assert [path.name for path in some.uninstalled] == ["b.HEIC", "d.exr"]
+
+
+@pytest.mark.usefixtures("bare")
+def test_one_that_is_named_is_an_error_at_its_turn(upscaler: Upscaler) -> None:
+    touch("in/a.png")
+    Path("in/b.exr").write_bytes(encode_image(Image(np.zeros((4, 4, 3), np.uint8)), ".exr"))
+    made = plan("in", "in/b.exr")
+    assert made.uninstalled == ()
+    (job,) = (job for job in made.jobs if job.source.name == "b.exr")
+    with pytest.raises(ImageError, match=r"^in/b\.exr: is OpenEXR, .*'bidiffsr\[exr\]'"):
+        list(upscale_file(upscaler, job))
+
+
+@pytest.mark.usefixtures("bare")
+def test_a_folder_of_nothing_else_is_an_error_that_says_what_to_install() -> None:
+    touch("in/b.exr", "in/c.exr")
+    with pytest.raises(ImageError, match=r"^in: nothing .* 2 EXR files \(pip .*\[exr\]'\)$"):
+        plan("in")
 
 
 def test_each_picture_counts_once(folder: Path) -> None:

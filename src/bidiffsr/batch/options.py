@@ -11,7 +11,20 @@ from bidiffsr.batch.shards import WHOLE, Shard, shard_of, shard_text
 from bidiffsr.system.checks import check_options, flag, one_of, optional, whole
 
 FileFormat = Literal[
-    "png", "jpeg", "webp", "tiff", "gif", "avif", "heic", "jxl", "bmp", "ppm", "pgm", "pam", "pfm"
+    "png",
+    "jpeg",
+    "webp",
+    "tiff",
+    "gif",
+    "avif",
+    "heic",
+    "jxl",
+    "bmp",
+    "ppm",
+    "pgm",
+    "pam",
+    "pfm",
+    "exr",
 ]
 Subsampling = Literal["4:4:4", "4:2:0"]
 PageChoice = Literal["all"]

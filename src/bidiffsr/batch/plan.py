@@ -7,6 +7,7 @@ there already is not made again, and results are not upscaled in their turn.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from bidiffsr.batch.sources import Source
 from bidiffsr.batch.storage import existing, shown, storage_of
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError, OptionError, OutputError
 from bidiffsr.images.find import IMAGE_SUFFIXES
-from bidiffsr.images.formats import suffix_of
+from bidiffsr.images.formats import FORMAT_BY_NAME, FORMAT_BY_SUFFIX, suffix_of
 from bidiffsr.upscaling.options import UpscaleOptions
 
 _PLAIN, _PLAIN_FILES, _ALL = UpscaleOptions(), FileOptions(), Selection()
@@ -54,6 +55,8 @@ class Plan:
     """Left out, because they were made from other pictures of the same plan."""
     unmatched: tuple[Path, ...]
     """Left out, because of the patterns, of all shards."""
+    uninstalled: tuple[Path, ...]
+    """Left out of folders, because what reads their formats is not installed, of all shards."""
     batch: bool
     """Whether there are, or could have been, several pictures: then one failure is not the end."""
 
@@ -91,7 +94,7 @@ def plan_jobs(
         several: whether there could have been several pictures, though one was named.
 
     Raises:
-        ImageError: the patterns leave nothing.
+        ImageError: the patterns leave nothing, or nothing that can be read.
         OutputError: the output's suffix is of no picture that can be written.
         ConfigError: `output` is a file, and there are several results, or a name or a format is
             asked for beside it; or a name's field is not known; or times cannot be kept.
@@ -109,6 +112,9 @@ def plan_jobs(
     jobs = [job for job in jobs if job.source not in results]
     unmatched = tuple(job.source for job in jobs if job.source not in wanted)
     jobs = [job for job in jobs if job.source in wanted]
+    # Only now: results of theirs that are there already are no pictures, either.
+    uninstalled = _uninstalled(sources) & wanted - results
+    jobs = _installed(jobs, uninstalled)
     if output is not None and _is_file(output) and (len(jobs) > 1 or samples > 1):
         raise ConfigError(
             f"{shown(output)}: is one file for {len(jobs) * samples} results; expected a folder"
@@ -128,7 +134,37 @@ def plan_jobs(
     for job in jobs:
         skip = skips and job.error is None and made.issuperset(job.files)
         (there if skip else left).append(job)
-    return Plan(tuple(left), tuple(there), tuple(sorted(results & here)), unmatched, batch)
+    left_out = tuple(sorted(results & here)), unmatched, tuple(sorted(uninstalled))
+    return Plan(tuple(left), tuple(there), *left_out, batch)
+
+
+def _uninstalled(sources: Iterable[Source]) -> set[Path]:
+    """The pictures of folders that nothing reads which is installed; those named are an error."""
+    found = {source.path for source in sources if source.folder is not None and not source.error}
+    suffixes = {path.suffix.lower() for path in found} & FORMAT_BY_SUFFIX.keys()
+    unread = {suffix for suffix in suffixes if not FORMAT_BY_SUFFIX[suffix].is_read}
+    return {path for path in found if path.suffix.lower() in unread}
+
+
+def _installed(jobs: list[Job], uninstalled: set[Path]) -> list[Job]:
+    """The jobs whose pictures can be read, of which there has to be one."""
+    left = [job for job in jobs if job.source not in uninstalled]
+    if jobs and not left:
+        raise ImageError(
+            f"{shown(jobs[0].source.parent)}: nothing is left but "
+            f"{', '.join(extras_of(uninstalled))}"
+        )
+    return left
+
+
+def extras_of(pictures: Iterable[Path]) -> list[str]:
+    """How many pictures there are of each format that is not read here, and what reads it."""
+    counts = Counter(FORMAT_BY_SUFFIX[path.suffix.lower()].name for path in pictures)
+    return [
+        f"{count} {name} {'file' if count == 1 else 'files'} "
+        f"(pip install 'bidiffsr[{FORMAT_BY_NAME[name.lower()].extra}]')"
+        for name, count in sorted(counts.items())
+    ]
 
 
 def _check_times(jobs: Iterable[Job]) -> None:

@@ -157,6 +157,7 @@ def _log_left_out(sources: Sources, plan: Plan, output: Path | None, *, named: b
         output: where to.
         named: whether each is named that is already there; with a journal they are counted.
     """
+    from bidiffsr.batch.plan import extras_of
     from bidiffsr.batch.storage import location
 
     for job in plan.already_there if named else ():
@@ -173,6 +174,7 @@ def _log_left_out(sources: Sources, plan: Plan, output: Path | None, *, named: b
             f"{what} of {'a kind that is' if len(sources.unread) == 1 else 'kinds that are'} "
             f"not read ({kinds})"
         )
+    left_out += extras_of(plan.uninstalled)
     folders = [folder for folder in sources.folders if output is None or not _same(folder, output)]
     if folders:
         left_out.append(f"{counted(len(folders), 'folder')} inside (--recursive looks there)")

@@ -150,11 +150,20 @@ def from_light(light: NDArray[np.floating]) -> NDArray[np.uint16]:
     Raises:
         ImageError: some is beyond white or below black.
     """
-    least, most = float(light.min()), float(light.max())
-    if not (least >= 0 and most <= 1):
-        raise refuse_samples(f"light from {least:.4g} to {most:.4g}, where white is 1")
+    check_light(light)
     samples = np.empty(light.shape, np.uint16)
     for row in range(0, len(light), _ROWS):
         rows = slice(row, row + _ROWS)
         samples[rows] = from_float(srgb_of(light[rows].astype(np.float64)), np.uint16)
     return samples
+
+
+def check_light(light: NDArray[np.floating]) -> None:
+    """Make sure that linear light is that of a picture, 1 being white.
+
+    Raises:
+        ImageError: some is beyond white or below black, or no number.
+    """
+    least, most = float(light.min()), float(light.max())
+    if not (least >= 0 and most <= 1):
+        raise refuse_samples(f"light from {least:.4g} to {most:.4g}, where white is 1")

@@ -38,13 +38,14 @@ def encode_image(
     """The bytes of a file of `image`.
 
     What a format cannot hold is reduced to the nearest it can: JPEG, WebP, GIF and BMP get 8 bits,
-    rounded, and AVIF and HEIC 12; JPEG, PPM, PGM and PFM get transparency blended onto white; WebP,
-    GIF, AVIF, HEIC and PPM get grey as RGB (in sRGB where a grey profile applied), PGM gets luma,
-    and JPEG XL grey with transparency as RGB. WebP is 4:2:0, as lossy WebP must be. JPEG XL of
-    quality 100 loses nothing; below, it says in its own words what a profile said. A GIF has 256
-    colours, each transparent or not. GIF, BMP, PPM, PGM, PAM and PFM have no profiles, so colours
-    become sRGB. PNG and TIFF lose nothing. Of the metadata, JPEG holds 64 kB of each kind; what has
-    no place in the others gets a line from `write_image`.
+    rounded, AVIF and HEIC 12, and OpenEXR half floats of light, which keep 11 or more; JPEG, PPM,
+    PGM and PFM get transparency blended onto white; WebP, GIF, AVIF, HEIC and PPM get grey as RGB
+    (in sRGB where a grey profile applied), PGM gets luma, and JPEG XL grey with transparency as
+    RGB. WebP is 4:2:0, as lossy WebP must be. JPEG XL of quality 100 loses nothing; below, it says
+    in its own words what a profile said. A GIF has 256 colours, each transparent or not. GIF, BMP,
+    PPM, PGM, PAM, PFM and OpenEXR have no profiles, so colours become sRGB, and OpenEXR has none
+    where alpha is 0. PNG and TIFF lose nothing. Of the metadata, JPEG holds 64 kB of each kind;
+    what has no place in the others gets a line from `write_image`.
 
     Args:
         image: the picture. Where `image.grey`, the mean of the three channels is written.

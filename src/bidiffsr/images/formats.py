@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from numpy.typing import NDArray
 
 from bidiffsr.errors import ImageError, OutputError
-from bidiffsr.images import avif, bmp, gif, heic, jpeg, jxl, png, pnm, tiff, webp
+from bidiffsr.images import avif, bmp, exr, gif, heic, jpeg, jxl, png, pnm, tiff, webp
 from bidiffsr.images.compression import SUBSAMPLINGS, Compression, Pack
 from bidiffsr.images.contents import Album, Contents
 from bidiffsr.images.libvips import libvips
@@ -44,8 +44,10 @@ class Format:
             reading and writing, that has none; returns a line for each part that does not fit.
         write: writes a file of samples that come some rows at a time, and of a height and width;
             takes the place of libvips.
+        unpack: raises ImageError, without the file's name, where what reads it is not installed.
         pack: gives what makes a file of a whole picture, where this libvips does not, else None;
             raises ImageError, without the file's name, where what it takes is not installed.
+        extra: what installs that; empty where nothing is needed.
         is_complete: whether the end of a file's bytes is there, where libvips may not notice.
         album: the pictures of a file of several, or None where it has but one; raises ImageError.
         join: makes a file of several pictures; None where files hold one alone.
@@ -73,7 +75,9 @@ class Format:
     embed: Callable[[BinaryIO, Metadata, Resolution], list[str]]
     operation: str = ""
     write: Write | None = None
+    unpack: Callable[[], object] = lambda: None
     pack: Callable[[], Pack | None] = lambda: None
+    extra: str = ""
     is_complete: Callable[[bytes], bool] = lambda data: True
     album: Callable[[bytes], Album | None] = lambda data: None
     join: Join | None = None
@@ -108,6 +112,15 @@ class Format:
                 f"{name}: the result would be {side} pixels long; {self.name} holds at most "
                 f"{self.largest_side}; {advice}"
             )
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all is installed that reads such files."""
+        try:
+            self.unpack()
+        except ImageError:
+            return False
+        return True
 
     @property
     def is_written(self) -> bool:
@@ -291,7 +304,9 @@ FORMATS = (
         operation="heif",
         contents=heic.contents,
         embed=heic.embed,
+        unpack=heic.unpack,
         pack=heic.pack,
+        extra=heic.EXTRA,
         grey=False,
         lossy=True,
         subsampled=True,
@@ -306,7 +321,9 @@ FORMATS = (
         operation="jxl",
         contents=jxl.contents,
         embed=jxl.embed,
+        unpack=jxl.unpack,
         pack=jxl.pack,
+        extra=jxl.EXTRA,
         lossy=True,
         saving_bytes=67,
         exact={"lossless": True},
@@ -372,6 +389,19 @@ FORMATS = (
         profiles=False,
         xmp_room=0,
     ),
+    Format(
+        name="EXR",
+        everyday=False,
+        suffixes=(".exr",),
+        signature=re.compile(rb"v/1\x01"),
+        contents=exr.contents,
+        embed=exr.embed,
+        write=exr.write,
+        unpack=exr.unpack,
+        extra=exr.EXTRA,
+        profiles=False,
+        xmp_room=0,
+    ),
 )
 
 FORMAT_BY_SUFFIX = {suffix: known for known in FORMATS for suffix in known.suffixes}
@@ -388,7 +418,6 @@ def suffix_of(name: str) -> str:
 _FOREIGN = {
     "PBM": rb"P[14]\s[#\d]",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
-    "OpenEXR": rb"v/1\x01",
     "Radiance HDR": rb"#\?(RADIANCE|RGBE)",
     "Photoshop": rb"8BPS",
 }

@@ -28,7 +28,7 @@ from bidiffsr.images.metadata import Metadata, Resolution
 if TYPE_CHECKING:
     import pyvips
 
-_NAME, _EXTRA = "HEIC", "heif"
+_NAME, EXTRA = "HEIC", "heif"
 _DEEP_BITS = 12  # of what has 16, as libvips writes them
 # 16 by 16 black pixels, by x265.
 BLACK = base64.b64decode(
@@ -52,7 +52,7 @@ def contents(data: bytes) -> Contents:
     picture = avif.opened(data)
     if item(picture, "heif-compression", "hevc") != "hevc" or _in_libvips("load"):
         return found
-    heif = optional("pillow_heif", _EXTRA, _NAME)
+    heif = optional("pillow_heif", EXTRA, _NAME)
     raw = Raw(
         *(picture.height, picture.width, picture.bands, 1 if picture.format == "uchar" else 2),
         lambda: _samples(heif, data, picture),
@@ -84,6 +84,16 @@ def _samples(heif: ModuleType, data: bytes, picture: pyvips.Image) -> NDArray[An
     return from_float(np.arange(most + 1) / most, np.uint16)[np.minimum(samples, most)]
 
 
+def unpack() -> None:
+    """Make sure that something decodes such files.
+
+    Raises:
+        ImageError: nothing does, since it is not installed.
+    """
+    if not _in_libvips("load"):
+        optional("pillow_heif", EXTRA, _NAME)
+
+
 def pack() -> Pack | None:
     """What makes a file of a picture, where libvips does not.
 
@@ -92,7 +102,7 @@ def pack() -> Pack | None:
     """
     if _in_libvips("save"):
         return None
-    return partial(_packed, optional("pillow_heif", _EXTRA, _NAME))
+    return partial(_packed, optional("pillow_heif", EXTRA, _NAME))
 
 
 def _packed(heif: ModuleType, picture: pyvips.Image, compression: Compression) -> bytes:

@@ -342,6 +342,16 @@ class _Decoded:
         return self.icc
 
 
+def unpack() -> None:
+    """Make sure that something decodes such files.
+
+    Raises:
+        ImageError: nothing does, since it is not installed.
+    """
+    if not _in_libvips("load"):
+        optional("OpenImageIO", EXTRA, NAME)
+
+
 def pack() -> Pack | None:
     """What makes a file of a picture, where libvips does not.
 
