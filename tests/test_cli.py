@@ -226,6 +226,8 @@ def test_two_runs_over_one_folder(
     [
         (["b.psd"], "1 picture of a kind that is not read (.psd)"),
         (["b.jp2", "c.PSD"], "2 pictures of kinds that are not read (.jp2 .psd)"),
+        (["b.CR3", "c.dng", "d.dng"], "3 pictures of kinds that are not read (.cr3 .dng)"),
+        (["b.svg", "c.hdr", "d.ico"], "3 pictures of kinds that are not read (.hdr .ico .svg)"),
         (["deep/b.png"], "1 folder inside (--recursive looks there)"),
         (["x/b.png", "y/b.png", "c.psd"], "1 picture of a kind that is not read (.psd), "),
     ],

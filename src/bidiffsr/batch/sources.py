@@ -12,7 +12,13 @@ from bidiffsr.images.find import IMAGE_SUFFIXES
 from bidiffsr.system.files import StrPath
 
 # Suffixes of pictures that are not read: of these a folder's owner may wonder.
-_FOREIGN_SUFFIXES = {".jp2", ".pbm", ".psd", ".tga"}
+_FOREIGN_SUFFIXES = {
+    *(".jp2", ".j2k", ".jpf", ".jpx", ".jxr", ".wdp", ".hif", ".heics", ".avifs"),
+    *(".pbm", ".psd", ".psb", ".xcf", ".tga", ".hdr", ".dds", ".pcx", ".ico", ".svg", ".eps"),
+    # Of cameras' raw files.
+    *(".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".orf", ".rw2", ".raf"),
+    *(".pef", ".srw", ".x3f", ".3fr", ".iiq", ".erf", ".mrw", ".rwl", ".raw"),
+}
 
 
 @dataclass(frozen=True)
