@@ -181,6 +181,53 @@ def test_two_processes_train_as_one_does(run_file: Path) -> None:
     assert [line["iteration"] for line in scores[0]] == [line["iteration"] for line in scores[1]]
 
 
+_COUNT_DECODED = """
+import sys
+from pathlib import Path
+
+from bidiffsr.data import store
+from bidiffsr.training.processes import Processes
+
+rank = Processes.here().rank
+whole = store._write
+
+
+def write(path, of, read, written):
+    with Path(f"written-{rank}").open("a") as file:
+        file.write("once\\n")
+    whole(path, of, read, written)
+
+
+store._write = write
+for name in sys.argv[2:]:
+    if name == "--apart":  # each process has a disk of its own
+        opened = store._open
+        store._open = lambda path, of: opened(path.with_name(f"{path.name}-{rank}"), of)
+        atomically = store.write_atomically
+        store.write_atomically = lambda path, write: atomically(
+            path.with_name(f"{path.name}-{rank}"), write
+        )
+from bidiffsr.cli import main
+
+sys.exit(main(["train", sys.argv[1], "--data.store", "pictures.bin", "--iterations", "2"]))
+"""
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_store_of_pictures_is_written_once_on_each_disk(run_file: Path, apart: bool) -> None:
+    Path("program.py").write_text(_COUNT_DECODED)
+    arguments = ["program.py", str(run_file), *(["--apart"] if apart else [])]
+    code, out, err = finish(launch(*arguments))
+    assert code == 0, err
+    assert out.splitlines()[-1] == "run/model.safetensors: trained for 2 iterations"
+    assert err.count("bidiffsr: storing 3 pictures in pictures.bin") == 1
+    written = {path.name: path.read_text() for path in Path().glob("written-*")}
+    ranks = [0, 1] if apart else [0]
+    assert written == {f"written-{rank}": "once\n" for rank in ranks}
+    stores = [f"pictures.bin-{rank}" for rank in ranks] if apart else ["pictures.bin"]
+    assert sorted(path.name for path in Path().glob("pictures.bin*")) == stores
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_after_one_of_two_was_killed_the_run_goes_on(rank: int, run_file: Path) -> None:
     code, _, err = finish(start(run_file, "undisturbed"))
