@@ -147,7 +147,7 @@ def test_the_command_draws_what_it_can_and_names_the_rest(
         Path(name).mkdir()
         save_tiny_model(tmp_path / name / "model.safetensors", tail=0.1)
     Path("pictures/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    models = ["-n", "one/model.safetensors", "-n", "two/model.safetensors"]
+    models = ["-n", "one/model.safetensors", "-n", "Ours=two/model.safetensors"]
     options = ["-o", "figure.svg", "--tradeoff", "plot.png", "--side", "32", "--quality", "fast"]
     assert main(["compare", "pictures", *models, *options]) == 1
     out, error = capsys.readouterr()
@@ -155,7 +155,7 @@ def test_the_command_draws_what_it_can_and_names_the_rest(
     (complaint,) = [line for line in error.splitlines() if "error" in line]
     assert "pictures/broken.png" in complaint
     drawn = Path("figure.svg").read_text()
-    for label in ("HR", "bicubic", "one (fast)", "two (fast)"):
+    for label in ("HR", "bicubic", "one (fast)", "Ours (fast)"):
         assert f"<!-- {label} -->" in drawn
     with Image.open("plot.png") as plot:
         assert plot.format == "PNG"
@@ -168,7 +168,10 @@ def test_what_cannot_be_compared_is_said_before_any_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        save_tiny_model(tmp_path / f"{name}.safetensors")
     cases = {
+        "pictures -n m=a.safetensors -n m=b.safetensors -o a.png": "--model: m is given twice",
         "pictures -n bicubic -o a.gnp": "a.gnp: expected a name that ends in .png",
         "pictures -n bicubic -o no/a.png": "no/a.png: cannot be written",
         "pictures -n bicubic -o a.png --at 1 2": "--at: given 1 times for 2 pictures",
@@ -178,4 +181,4 @@ def test_what_cannot_be_compared_is_said_before_any_work(
     for arguments, complaint in cases.items():
         assert main(["compare", *arguments.split()]) in {1, 2}, arguments
         assert complaint in capsys.readouterr().err
-    assert not list(tmp_path.glob("a.*"))
+    assert not list(tmp_path.glob("a.[!s]*"))
