@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,27 @@ def test_the_tradeoff_has_each_methods_means(pictures: Path) -> None:
     originals = [comparison.original.scores["niqe"] for comparison in comparisons]
     assert axis.lines[2].get_xdata()[0] == pytest.approx(np.mean(originals))  # type: ignore[index,arg-type]
     assert [text.get_text() for text in axis.texts] == list(METHODS)
+
+
+def test_long_names_stay_within_the_tradeoff(pictures: Path) -> None:
+    comparisons = compared(pictures)
+    long = [
+        replace(
+            each,
+            results={
+                f"{name}, {'a long name ' * 3}": result for name, result in each.results.items()
+            },
+        )
+        for each in comparisons
+    ]
+    figure = tradeoff_figure(long, NIQE)
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    inside = axis.get_window_extent()
+    for text in axis.texts:
+        extent = text.get_window_extent()
+        assert inside.x0 <= extent.x0
+        assert extent.x1 <= inside.x1
 
 
 def test_the_command_draws_what_it_can_and_names_the_rest(
