@@ -143,7 +143,7 @@ def _iterations(
                 log.write(iteration, values)
         if log is not None and validation.due(iteration, last):
             scores = validation.run(trainer.average.module, iteration)
-            log.write(iteration, scores)
+            log.write_validation(iteration, scores, validation.inspect(trainer.average.module))
         if saving:
             trainer.save()
         yield TrainingProgress(iteration, last, loss, elapsed / (iteration - first), scores)
