@@ -9,20 +9,25 @@ and the run has as many as fit.
 ``base`` is a training recipe, or the name of a file that holds one; ``runs`` and the files that
 ``systems`` lists change keys of it. With ``each``, a list of variants by name, every run is there
 once for every combination of one variant from each; with ``seeds``, once for each seed from 0.
+A run that is ``same: OTHER``, the same network, is not trained where the study has that other run:
+its rows are then of the other's models.
 
 A run that has been scored is left as it is, one that was stopped goes on. The table,
 ``scores.md`` in the study's folder, holds every run that has scores. With ``--score``, the models
 that there are are scored on benchmark folders, sampled as they ask to be: ``benchmarks_x4.md``,
-``.tex`` and ``.csv`` are then the papers' table, means ± deviations over the seeds of training.
+``.tex`` and ``.csv`` are then the papers' table, means ± deviations over the seeds of training: one
+for each combination of variants and each file of ``systems``, the study's own ``runs`` in all.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -49,7 +54,7 @@ from bidiffsr.evaluation import (
     summarize,
 )
 from bidiffsr.models.packed import check_model
-from bidiffsr.nn.counting import LayerCount, count, total
+from bidiffsr.nn.counting import count, total
 from bidiffsr.system.process import keep_freed_memory
 from bidiffsr.tables import TextTable
 from bidiffsr.training.checkpoint import STATE_NAME
@@ -77,8 +82,14 @@ class Run(NamedTuple):
     """Of the study's price."""
     suffix: str
     """What the variants and the seed add to its name."""
-    group: str
-    """Its name without the seed."""
+    row: str
+    """Its name without these."""
+    variant: tuple[str, ...]
+    """What its variants are."""
+    systems: str | None
+    """The file that lists it; None for the study itself."""
+    same: str | None
+    """The name of the run whose models are this one's, too."""
     seed: int | None
     """None where the study does not count seeds."""
 
@@ -91,9 +102,15 @@ class Study:
         self._text: Any = load_yaml(path)
         base = self._text["base"]
         self._base: Any = load_yaml(path.parent / base) if isinstance(base, str) else base
-        self._runs = dict(_runs(self._text, path.parent))
+        self._listed = list(_runs(self._text, path.parent))
+        self._runs = {f"{run.row}{run.suffix}": run for run in self._listed}
         self.output = Path(self._text["output"])
-        self.names: list[str] = list(self._runs)
+        self.names = list(dict.fromkeys(map(self.trained_as, self._runs)))
+
+    @property
+    def known(self) -> set[str]:
+        """The names of all runs, those too that are the same as others."""
+        return set(self._runs)
 
     def run(self, name: str) -> None:
         """Train and score one run, if that is not done."""
@@ -123,7 +140,8 @@ class Study:
         tokens = [f"--output={self.output / name}", "--iterations=1"]
         for key, value in run.changes.items():
             if isinstance(value, str) and value.startswith("<"):
-                value = str(self.output / f"{value.strip('<>')}{run.suffix}" / MODEL_NAME)
+                source = self.trained_as(f"{value.strip('<>')}{run.suffix}")
+                value = str(self.output / source / MODEL_NAME)
             tokens.append(f"--{key}={json.dumps(value)}")
         return with_overrides(self._base, tokens, self._where)
 
@@ -174,27 +192,69 @@ class Study:
             label: self._score(bicubic, scale) for label, scale in zip(labels, scales, strict=True)
         }
 
-    def reports(self, folders: Sequence[Path], limit: int | None = None) -> Iterator[ScoreReport]:
-        """The models that there are on benchmark folders, a report for each scale."""
-        scales: dict[int, dict[str, list[Score]]] = {}
-        costs: dict[str, LayerCount] = {}
-        for name, run in self._runs.items():
-            model = self.output / name / MODEL_NAME
-            if not model.exists():
-                continue
-            config = check_model(model)
-            if config.scale not in scales:
-                plain = (evaluate(folder, bicubic, config.scale) for folder in folders)
-                scores = [score for each in plain for score in islice(each, limit)]
-                scales[config.scale] = {"bicubic": scores}
-            members = scales[config.scale].setdefault(run.group, [])
+    def reports(
+        self, folders: Sequence[Path], limit: int | None = None
+    ) -> Iterator[tuple[int, dict[str, ScoreReport]]]:
+        """The models that there are on benchmark folders: by scale, a report under each heading."""
+        scales: dict[int, dict[str, list[Run]]] = {}
+        for heading, runs in self._tables().items():
+            for run in runs:
+                model = self._model(run)
+                if model.exists():
+                    tables = scales.setdefault(check_model(model).scale, {})
+                    tables.setdefault(heading, []).append(run)
+        for scale, tables in sorted(scales.items()):
+            found = (islice(evaluate(folder, bicubic, scale), limit) for folder in folders)
+            plain = [score for each in found for score in each]
+            yield (
+                scale,
+                {
+                    heading: self._report(runs, plain, scale, folders, limit)
+                    for heading, runs in tables.items()
+                },
+            )
+
+    def _tables(self) -> dict[str, list[Run]]:
+        """The runs of each table by its heading, which is empty where there is one table alone."""
+        variants = dict.fromkeys(run.variant for run in self._runs.values())
+        systems = [Path(file).stem for file in self._text.get("systems", [])] or [None]
+        only = len(variants) == len(systems) == 1
+        return {
+            "" if only else ", ".join([*variant, *filter(None, [file])]): [
+                run
+                for run in self._listed
+                if run.variant == variant and run.systems in (file, None)
+            ]
+            for variant in variants
+            for file in systems
+        }
+
+    def _report(
+        self,
+        runs: Sequence[Run],
+        plain: list[Score],
+        scale: int,
+        folders: Sequence[Path],
+        limit: int | None,
+    ) -> ScoreReport:
+        scores, costs = {"bicubic": plain}, {}
+        for run in runs:
+            model = self._model(run)
+            members = scores.setdefault(run.row, [])
             for folder in folders:
                 members += [
                     replace(score, seed=run.seed) for score in _benchmark(model, folder, limit)
                 ]
-            costs[run.group] = total(count(config.network, _COUNTED, _COUNTED))
-        for scale, scores in scales.items():
-            yield render(scores, scale, costs)
+            costs[run.row] = total(count(check_model(model).network, _COUNTED, _COUNTED))
+        return render(scores, scale, costs)
+
+    def _model(self, run: Run) -> Path:
+        return self.output / self.trained_as(f"{run.row}{run.suffix}") / MODEL_NAME
+
+    def trained_as(self, name: str) -> str:
+        """The run that is trained for this one: itself, or the one that it is the same as."""
+        same = self._runs[name].same if name in self._runs else None
+        return same if same is not None and same in self._runs else name
 
     def table(self) -> str:
         """All runs that have scores, as a Markdown table."""
@@ -205,10 +265,12 @@ class Study:
             for label, scores in self._bicubic.items()
         ]
         names += [f"1 step: {first}", *others, "steps", first, *others]
-        for name in self.names:
-            path = self.output / name / SCORES_NAME
+        for name, run in self._runs.items():
+            trained = self.trained_as(name)
+            path = self.output / trained / SCORES_NAME
             if path.exists():
-                rows += _rows(name, json.loads(path.read_text()))
+                what = {} if name == trained else {"what": run.what}
+                rows += _rows(name, json.loads(path.read_text()) | what)
         rows = [row + [""] * (len(names) - len(row)) for row in rows]
         return TextTable(names, rows, text=_COLUMNS[:2]).markdown()
 
@@ -224,33 +286,66 @@ def _benchmark(model: Path, folder: Path, limit: int | None) -> list[Score]:
     return [Score(**values) for values in json.loads(kept.read_text())]
 
 
-def _runs(text: Any, folder: Path) -> Iterator[tuple[str, Run]]:
-    """All runs of a study by name, a run's own changes over those of its variants."""
-    listed: dict[str, Any] = {}
-    for file in text.get("systems", []):
-        listed |= load_yaml(folder / file)
-    listed |= text.get("runs", {})
+def _runs(text: Any, folder: Path) -> Iterator[Run]:
+    """All runs of a study, one that several files list once for each of these.
+
+    A run's own changes go over those of its variants.
+    """
+    files: dict[str | None, Any] = {
+        Path(file).stem: load_yaml(folder / file) for file in text.get("systems", [])
+    }
+    listed = [
+        (name, run, file)
+        for file, runs in (files | {None: text.get("runs", {})}).items()
+        for name, run in runs.items()
+    ]
+    last = {name: run for name, run, _ in listed}
     seeds = range(text["seeds"]) if "seeds" in text else [None]
-    for name, run in listed.items():
+    for name, _, file in listed:
+        run = last[name]
         for chosen in product(*(variants.items() for variants in text.get("each", []))):
             parts = [*(variant for _, variant in chosen), run]
             changes = [part.get("change", {}) for part in parts]
             variants = "".join(f"-{variant}" for variant, _ in chosen)
+            whats = tuple(variant["what"] for _, variant in chosen)
             for seed in seeds:
                 own = {} if seed is None else {"seed": seed}
                 suffix = variants if seed is None else f"{variants}-seed{seed}"
-                yield (
-                    f"{name}{suffix}",
-                    Run(
-                        what=", ".join([run["what"], *(variant["what"] for _, variant in chosen)]),
-                        changes={key: value for each in changes for key, value in each.items()}
-                        | own,
-                        share=prod(part.get("share", 1) for part in parts),
-                        suffix=suffix,
-                        group=f"{name}{variants}",
-                        seed=seed,
-                    ),
+                yield Run(
+                    what=", ".join([run["what"], *whats]),
+                    changes={key: value for each in changes for key, value in each.items()} | own,
+                    share=prod(part.get("share", 1) for part in parts),
+                    suffix=suffix,
+                    row=name,
+                    variant=whats,
+                    systems=file,
+                    same=f"{run['same']}{suffix}" if "same" in run else None,
+                    seed=seed,
                 )
+
+
+def write_reports(output: Path, scale: int, reports: Mapping[str, ScoreReport]) -> str:
+    """The tables of a scale, under their headings, into a study's folder; returns the Markdown."""
+    markdown, latex, rows = [], [], []
+    for heading, report in reports.items():
+        tables = (report.paper_table(), report.table())
+        title = f"## {heading}\n\n" if heading else ""
+        markdown.append(title + "\n".join(table.markdown() for table in tables))
+        comment = f"% {heading}\n" if heading else ""
+        latex.append(comment + report.paper_table().latex())
+        columns, *values = csv.reader(report.csv().splitlines())
+        if heading:
+            columns, values = ["table", *columns], [[heading, *value] for value in values]
+        rows += [*([] if rows else [columns]), *values]
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    for ending, content in (
+        ("md", "\n".join(markdown)),
+        ("tex", "\n".join(latex)),
+        ("csv", text.getvalue()),
+    ):
+        write_text(output / f"benchmarks_x{scale}.{ending}", content)
+    return "\n".join(markdown)
 
 
 def _cost(config: TrainingConfig) -> dict[str, float]:
@@ -314,19 +409,13 @@ def main() -> int:
     arguments = parser.parse_args()
     keep_freed_memory()  # as the command does; without it a third of the time goes into page faults
     study = Study(arguments.study)
-    if unknown := set(arguments.runs) - set(study.names):
+    if unknown := set(arguments.runs) - study.known:
         parser.error(f"{', '.join(sorted(unknown))}: not in {arguments.study}")
     if arguments.score:
-        for report in study.reports(arguments.score, arguments.limit):
-            tables = (report.paper_table(), report.table())
-            text = "\n".join(table.markdown() for table in tables)
-            write_text(study.output / f"benchmarks_x{report.scale}.md", text)
-            latex = report.paper_table().latex()
-            write_text(study.output / f"benchmarks_x{report.scale}.tex", latex)
-            write_text(study.output / f"benchmarks_x{report.scale}.csv", report.csv())
-            print(text)
+        for scale, reports in study.reports(arguments.score, arguments.limit):
+            print(write_reports(study.output, scale, reports))
         return 0
-    names = arguments.runs or study.names
+    names = list(map(study.trained_as, arguments.runs)) or study.names
     if arguments.show:
         shown = [study.config(name).model_dump(mode="json") for name in names]
         print(yaml.safe_dump_all(shown, sort_keys=False), end="")

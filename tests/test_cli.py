@@ -25,7 +25,8 @@ from bidiffsr.cli import main
 from bidiffsr.cli.terminal import print_result
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
-from bidiffsr.models.trained import load_model
+from bidiffsr.models.trained import load_model, save_model
+from bidiffsr.nn import build_network
 from bidiffsr.training import trainer
 from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
@@ -564,15 +565,17 @@ def test_eval_scores_bicubic_and_every_model(model: str, capsys: Capture) -> Non
     assert main(["eval", "set", "-n", model, "-n", "bicubic", "--limit", "1", *files]) == 0
     out, _ = capsys.readouterr()
     assert "PSNR" in out
-    assert model in out  # whole, however wide
+    name = Path(model).stem
+    assert name in out
+    assert model not in out
     report = json.loads(Path("scores.json").read_text())
     assert report["scale"] == 4
-    assert [method["method"] for method in report["methods"]] == ["bicubic", model]
+    assert [method["method"] for method in report["methods"]] == ["bicubic", name]
     for method in report["methods"]:
         assert [picture["name"] for picture in method["pictures"]] == ["a"]
     papers, printed = Path("table.md").read_text().split("\n\n")
     assert papers.splitlines()[2].startswith("| bicubic | - | - |")
-    assert papers.splitlines()[3].startswith(f"| {model} | 0.0")
+    assert papers.splitlines()[3].startswith(f"| {name} | 0.0")
     assert len(printed.splitlines()) == 4
     assert printed.splitlines()[2].startswith("| bicubic | set | 1 |")
 
@@ -590,7 +593,7 @@ def test_eval_draws_with_every_seed(folder: Path, capsys: Capture) -> None:
         np.std([picture["psnr"] for picture in wild["pictures"]], ddof=1)
     )
     rows = [line.split(",") for line in Path("scores.csv").read_text().splitlines()]
-    assert [row[4] for row in rows if row[:4] == [model, "4", "set", "psnr"]] == ["4", "2"]
+    assert [row[4] for row in rows if row[:4] == ["wild", "4", "set", "psnr"]] == ["4", "2"]
     assert (
         f"{mean['psnr']:.2f} $\\pm$ {mean['psnr_deviation']:.2f}" in Path("table.tex").read_text()
     )
@@ -605,11 +608,78 @@ def test_eval_has_a_row_for_each_model_and_quality(
     command = ["eval", "set", "-n", model, "-n", other, "-n", model, "--json", "scores.json"]
     qualities = ["--quality", "best", "--quality", "fast", "--quality", "best"]
     assert main([*command, *qualities]) == 0
-    assert f"{model} (best)" in capsys.readouterr().out
+    names = [Path(model).stem, "other"]
+    assert f"{names[0]} (best)" in capsys.readouterr().out
     report = json.loads(Path("scores.json").read_text())
     assert report["scale"] == 2  # which both can
-    rows = [f"{name} ({quality})" for name in (model, other) for quality in ("best", "fast")]
+    rows = [f"{name} ({quality})" for name in names for quality in ("best", "fast")]
     assert [method["method"] for method in report["methods"]] == ["bicubic", *rows]
+
+
+def test_a_label_makes_one_row_of_its_files(folder: Path, capsys: Capture) -> None:
+    save("set/a.png", 64, 64)
+    for number in range(3):
+        (folder / f"run={number}").mkdir()
+        save_tiny_model(folder / f"run={number}" / "model.safetensors", tail=0.5 * number)
+    files = [f"run={number}/model.safetensors" for number in range(3)]
+    tables = "--json scores.json --csv scores.csv --latex table.tex --markdown table.md"
+    together = ["-n", f"BI-DiffSR={files[0]}", "-n", f"BI-DiffSR={files[1]}"]
+    assert main(["eval", "set", *together, "-n", files[2], *tables.split()]) == 0
+    _, ours, other = json.loads(Path("scores.json").read_text())["methods"]
+    assert (ours["method"], other["method"]) == ("BI-DiffSR", "run=2")  # not a label, but a folder
+    assert [picture["seed"] for picture in ours["pictures"]] == [0, 1]
+    scores = [picture["psnr"] for picture in ours["pictures"]]
+    assert scores[0] != scores[1]
+    (mean,) = ours["sets"]
+    assert mean["psnr"] == pytest.approx(np.mean(scores))
+    assert mean["psnr_deviation"] == pytest.approx(np.std(scores, ddof=1))
+    for table in ("scores.csv", "table.tex", "table.md"):
+        text = Path(table).read_text()
+        assert "BI-DiffSR" in text
+        assert "safetensors" not in text
+    alone = ["eval", "set", "--json", "alone.json", "-n", files[0], "-n", files[1]]
+    assert main(alone) == 0
+    methods = json.loads(Path("alone.json").read_text())["methods"][1:]
+    assert [method["method"] for method in methods] == ["run=0", "run=1"]
+    assert [method["sets"][0]["psnr"] for method in methods] == scores
+
+
+def test_names_that_are_not_clear_are_whole_paths(folder: Path, capsys: Capture) -> None:
+    save("set/a.png", 32, 32)
+    for place in ("one/run", "two/run"):
+        (folder / place).mkdir(parents=True)
+        save_tiny_model(folder / place / "model.safetensors")
+    files = [f"{place}/run/model.safetensors" for place in ("one", "two")]
+    assert main(["eval", "set", "-n", files[0], "-n", files[1], "--json", "scores.json"]) == 0
+    methods = json.loads(Path("scores.json").read_text())["methods"][1:]
+    assert [method["method"] for method in methods] == files
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("-n =a.safetensors", "--model: got '=a.safetensors', expected FILE or LABEL=FILE"),
+        ("-n mine=", "--model: got 'mine=', expected FILE or LABEL=FILE"),
+        ("-n bicubic=a.safetensors", "expected FILE or LABEL=FILE"),
+        ("-n mine=nope.safetensors", "nope.safetensors: no such file"),
+        ("-n m=a.safetensors -n m=b.safetensors --seed 0 --seed 1", "--seed: given 2 times, and m"),
+        ("-n m=a.safetensors -n m=c.safetensors", "the files of m hold different networks"),
+    ],
+)
+def test_labels_that_cannot_be_meant_are_refused(
+    options: str, complaint: str, folder: Path, capsys: Capture
+) -> None:
+    save("set/a.png", 32, 32)
+    for name in "ab":
+        save_tiny_model(folder / f"{name}.safetensors")
+    config = tiny_config()
+    other = config.network.model_copy(update={"method": "bnn"})
+    changed = config.model_copy(update={"network": other})
+    save_model(folder / "c.safetensors", build_network(other), changed)
+    assert main(["eval", "set", *options.split()]) in (1, 2)
+    err = capsys.readouterr().err
+    assert complaint in err
+    assert err.count("\n") == 1
 
 
 def test_eval_scores_what_was_asked_for(model: str, monkeypatch: pytest.MonkeyPatch) -> None:

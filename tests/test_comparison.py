@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,27 @@ def test_the_tradeoff_has_each_methods_means(pictures: Path) -> None:
     assert [text.get_text() for text in axis.texts] == list(METHODS)
 
 
+def test_long_names_stay_within_the_tradeoff(pictures: Path) -> None:
+    comparisons = compared(pictures)
+    long = [
+        replace(
+            each,
+            results={
+                f"{name}, {'a long name ' * 3}": result for name, result in each.results.items()
+            },
+        )
+        for each in comparisons
+    ]
+    figure = tradeoff_figure(long, NIQE)
+    figure.draw_without_rendering()
+    (axis,) = figure.axes
+    inside = axis.get_window_extent()
+    for text in axis.texts:
+        extent = text.get_window_extent()
+        assert inside.x0 <= extent.x0
+        assert extent.x1 <= inside.x1
+
+
 def test_the_command_draws_what_it_can_and_names_the_rest(
     tmp_path: Path,
     pictures: Path,
@@ -147,7 +169,7 @@ def test_the_command_draws_what_it_can_and_names_the_rest(
         Path(name).mkdir()
         save_tiny_model(tmp_path / name / "model.safetensors", tail=0.1)
     Path("pictures/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
-    models = ["-n", "one/model.safetensors", "-n", "two/model.safetensors"]
+    models = ["-n", "one/model.safetensors", "-n", "Ours=two/model.safetensors"]
     options = ["-o", "figure.svg", "--tradeoff", "plot.png", "--side", "32", "--quality", "fast"]
     assert main(["compare", "pictures", *models, *options]) == 1
     out, error = capsys.readouterr()
@@ -155,7 +177,7 @@ def test_the_command_draws_what_it_can_and_names_the_rest(
     (complaint,) = [line for line in error.splitlines() if "error" in line]
     assert "pictures/broken.png" in complaint
     drawn = Path("figure.svg").read_text()
-    for label in ("HR", "bicubic", "one (fast)", "two (fast)"):
+    for label in ("HR", "bicubic", "one (fast)", "Ours (fast)"):
         assert f"<!-- {label} -->" in drawn
     with Image.open("plot.png") as plot:
         assert plot.format == "PNG"
@@ -168,7 +190,10 @@ def test_what_cannot_be_compared_is_said_before_any_work(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        save_tiny_model(tmp_path / f"{name}.safetensors")
     cases = {
+        "pictures -n m=a.safetensors -n m=b.safetensors -o a.png": "--model: m is given twice",
         "pictures -n bicubic -o a.gnp": "a.gnp: expected a name that ends in .png",
         "pictures -n bicubic -o no/a.png": "no/a.png: cannot be written",
         "pictures -n bicubic -o a.png --at 1 2": "--at: given 1 times for 2 pictures",
@@ -178,4 +203,4 @@ def test_what_cannot_be_compared_is_said_before_any_work(
     for arguments, complaint in cases.items():
         assert main(["compare", *arguments.split()]) in {1, 2}, arguments
         assert complaint in capsys.readouterr().err
-    assert not list(tmp_path.glob("a.*"))
+    assert not list(tmp_path.glob("a.[!s]*"))

@@ -109,6 +109,17 @@ def launch(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
+def launch_alone(*arguments: str) -> subprocess.Popen[str]:
+    """A program of Python's on one process."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """Its exit code and output; one that hangs is ended, all its processes, and says where."""
     try:
@@ -179,6 +190,97 @@ def test_two_processes_train_as_one_does(run_file: Path) -> None:
     assert sorted(path.name for path in Path("two").iterdir()) == files
     scores = [[line for line in log_of(output) if "loss" not in line] for output in ("one", "two")]
     assert [line["iteration"] for line in scores[0]] == [line["iteration"] for line in scores[1]]
+
+
+_COUNT_DECODED = """
+import sys
+from pathlib import Path
+
+from bidiffsr.data import store
+from bidiffsr.training.processes import Processes
+
+rank = Processes.here().rank
+whole = store._write
+
+
+def write(path, of, read, written):
+    with Path(f"written-{rank}").open("a") as file:
+        file.write("once\\n")
+    whole(path, of, read, written)
+
+
+store._write = write
+for name in sys.argv[2:]:
+    if name == "--apart":  # each process has a disk of its own
+        opened = store._open
+        store._open = lambda path, of: opened(path.with_name(f"{path.name}-{rank}"), of)
+        atomically = store.write_atomically
+        store.write_atomically = lambda path, write: atomically(
+            path.with_name(f"{path.name}-{rank}"), write
+        )
+from bidiffsr.cli import main
+
+sys.exit(main(["train", sys.argv[1], "--data.store", "pictures.bin", "--iterations", "2"]))
+"""
+
+
+_RECORD_DRAWS = """
+import sys
+
+import torch
+from bidiffsr.cli import main
+from bidiffsr.training.processes import Processes
+from bidiffsr.training.trainer import Trainer
+
+rank, drawn = Processes.here().rank, []
+gradients = Trainer._gradients
+
+
+def record(self, pictures, conditions, timesteps, noise):
+    with torch.random.fork_rng():
+        dropped = torch.nn.functional.dropout(torch.ones(256), 0.5)
+    drawn.append([each.clone() for each in (pictures, timesteps, noise, dropped)])
+    return gradients(self, pictures, conditions, timesteps, noise)
+
+
+Trainer._gradients = record
+code = main(["train", sys.argv[1], *sys.argv[3:]])
+torch.save(drawn, f"{sys.argv[2]}-{rank}.pt")
+sys.exit(code)
+"""
+
+
+def test_processes_draw_what_one_would_and_dropout_of_their_own(run_file: Path) -> None:
+    """Crops, timesteps and noise are each one's part of the batch, not the same part."""
+    Path("program.py").write_text(_RECORD_DRAWS)
+    options = ["--iterations", "3", "--validation.folders", "[]", "--batch", "8"]
+    for name, start_it in (("two", launch), ("one", launch_alone)):
+        run = ["program.py", str(run_file), name, "--output", name, *options]
+        code, _, err = finish(start_it(*run))
+        assert code == 0, err
+    (whole, *parts) = (torch.load(f"{name}.pt") for name in ("one-0", "two-0", "two-1"))
+    for of_all, *shares in zip(whole, *parts, strict=True):
+        for everything, first, second in list(zip(of_all, *shares, strict=True))[:3]:
+            assert torch.equal(torch.cat([first, second]), everything)
+            assert not torch.equal(first, second)
+        assert not torch.equal(shares[0][3], shares[1][3])
+    dropped = [each[3] for part in parts for each in part]
+    assert len({mask.numpy().tobytes() for mask in dropped}) == 6
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_the_store_of_pictures_is_written_once_on_each_disk(run_file: Path, apart: bool) -> None:
+    Path("program.py").write_text(_COUNT_DECODED)
+    arguments = ["program.py", str(run_file), *(["--apart"] if apart else [])]
+    code, out, err = finish(launch(*arguments))
+    assert code == 0, err
+    assert out.splitlines()[-1] == "run/model.safetensors: trained for 2 iterations"
+    assert err.count("bidiffsr: storing 3 pictures in pictures.bin") == 1
+    written = {path.name: path.read_text() for path in Path().glob("written-*")}
+    ranks = [0, 1] if apart else [0]
+    assert written == {f"written-{rank}": "once\n" for rank in ranks}
+    stores = [f"pictures.bin-{rank}" for rank in ranks] if apart else ["pictures.bin"]
+    assert sorted(path.name for path in Path().glob("pictures.bin*")) == stores
 
 
 @pytest.mark.parametrize("rank", [0, 1])

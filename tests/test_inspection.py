@@ -14,14 +14,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from bidiffsr.binary import METHODS
+from bidiffsr.binary import METHODS, BinaryConv2d
+from bidiffsr.binary.quantizers import ActivationSign, ScaledWeightSign
 from bidiffsr.cli import main
 from bidiffsr.config import BiDiffSRConfig, ModelConfig, SR3Config
 from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation.benchmark import read_pair
 from bidiffsr.images.resize import imresize
-from bidiffsr.inspection.layers import BINS, RANGE, NetworkStatistics
-from bidiffsr.inspection.statistics import Inspection
+from bidiffsr.inspection.layers import (
+    BINS,
+    GroupStatistics,
+    LayerStatistics,
+    NetworkStatistics,
+    Spread,
+)
+from bidiffsr.inspection.statistics import Inspection, _Seen
+from bidiffsr.inspection.statistics_figures import statistics_figure
 from bidiffsr.models.trained import parameters_of, save_model
 from bidiffsr.nn import BiDiffSRUNet, build_network
 from bidiffsr.nn.layout import network_parameters
@@ -103,9 +111,34 @@ def test_statistics_are_those_of_what_the_layers_see(method: str, pictures: list
             assert seen.deviation == pytest.approx(values.std(), abs=1e-6)
             assert seen.positive == pytest.approx((active > 0).mean(), abs=1e-12)
             assert seen.dead == np.mean([len(np.unique(channel)) == 1 for channel in channels])
-            counts, _ = np.histogram(values, BINS, (-RANGE, RANGE))
+            assert seen.reach >= np.abs(values).max()
+            assert seen.reach == 4 or seen.reach < 2 * np.abs(values).max()
+            counts, _ = np.histogram(values, BINS, (-seen.reach, seen.reach))
             # The recorder sees every binarization, that of the statistics too.
+            assert 2 * sum(seen.histogram) == values.size
             assert np.abs(np.array(seen.histogram) * 2 - counts).max() <= 2
+
+
+def test_a_distribution_is_drawn_as_far_as_it_reaches() -> None:
+    """Wide and narrow values, in either order; the axis leaves out a thousandth at most."""
+    random = np.random.default_rng(0)
+    batches = [random.normal(1, scale, (2, 3, 50, 50)).astype(np.float32) for scale in (1, 12)]
+    conv = BinaryConv2d(3, 3, 3, activation=ActivationSign(), weight=ScaledWeightSign())
+    for order in (batches, batches[::-1]):
+        seen = _Seen()
+        for batch in order:
+            seen.add(conv, (torch.from_numpy(batch),))
+        values = np.concatenate([batch.ravel() for batch in batches])
+        counts, _ = np.histogram(values, BINS, (-seen.reach, seen.reach))
+        assert np.abs(seen.histogram.numpy() - counts).sum() <= 4  # at the edges of bins
+        spread = Spread(1.0, 0.0, 1.0, 1.0)
+        group = GroupStatistics(None, None, seen.result())
+        layer = LayerStatistics("conv", 0.5, spread, (group,))
+        figure = statistics_figure(NetworkStatistics(2, (0,), (layer,)))
+        (axis,) = [each for each in figure.axes if "before the signs" in each.get_title()]
+        left, right = axis.get_xlim()
+        assert 0.001 <= np.mean(values < left) <= 0.003
+        assert 0.001 <= np.mean(values > right) <= 0.003
 
 
 def test_pictures_are_centred_and_noised_as_in_training(pictures: list[Path]) -> None:

@@ -47,7 +47,7 @@ LAYERS: dict[str, set[str]] = {
     "evaluation": {*_PICTURES, "models", "nn", "tables"},
     "inspection": {*_INFERENCE, "evaluation", "tables"},
     "data": {*_PICTURES, "evaluation"},
-    "training": {*_INFERENCE, "data", "evaluation"},
+    "training": {*_INFERENCE, "data", "evaluation", "inspection"},
     "bench": {*_NETWORKS, "models", "backends", "tables"},
     "bidiffsr": {*_INFERENCE, "evaluation"},
     "cli": {*_WORK, "bidiffsr"},

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
+from torch import nn
 
 from bidiffsr import Engine, Upscaler
 from bidiffsr.binary import METHODS, method_for
 from bidiffsr.cli import main
 from bidiffsr.config import BiDiffSRConfig, SR3Config, TrainingConfig, parse_config
 from bidiffsr.errors import CheckpointError
+from bidiffsr.nn import build_network
 from bidiffsr.nn.counting import count, total
 from training_runs import run
 
@@ -61,8 +64,38 @@ def test_the_study_has_every_method_and_ablation() -> None:
     assert {network.method for network in ours} == set(METHODS)
     assert {network.fusion for network in ours} == {"cs", "split", "concat", "add"}
     assert {network.resampling for network in ours} == {"consistent", "strided"}
-    assert len({network.model_dump_json() for network in ours}) == len(ours)
+    whole = {what_computes(network) for network in networks}
+    assert len(whole) == len(networks)
     assert yaml.safe_load(STUDY.read_text())["minutes"] < 10
+
+
+def test_runs_that_are_called_the_same_are_one_network() -> None:
+    called = {name: made.trained_as(name) for name in made.known}
+    assert {name for name, trained in called.items() if name != trained} == {"cs"}
+    one, other = (parsed(name) for name in ("cs", called["cs"]))
+    assert one.model.network != other.model.network
+    assert what_computes(one.model.network) == what_computes(other.model.network)
+    assert one.model_dump(exclude={"model": {"network"}, "output": True}) == other.model_dump(
+        exclude={"model": {"network"}, "output": True}
+    )
+
+
+def what_computes(network: BiDiffSRConfig | SR3Config) -> tuple[str, ...]:
+    """A network's layers: their kinds, what they are made with, and the shapes they learn."""
+    with torch.device("meta"):
+        module = build_network(network)
+    layers = [
+        f"{name}: {type(layer).__name__} {sorted(_plain(layer).items())}"
+        for name, layer in module.named_modules()
+        if name  # the whole holds its configuration
+    ]
+    shapes = [f"{name}: {tuple(value.shape)}" for name, value in module.state_dict().items()]
+    return *layers, *shapes
+
+
+def _plain(layer: nn.Module) -> dict[str, str]:
+    own = {name: value for name, value in vars(layer).items() if not name.startswith("_")}
+    return {name: repr(value) for name, value in own.items() if name != "training"}
 
 
 @pytest.mark.parametrize("file", ["published", "published_ablations", "small"])

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from bidiffsr.cli import main
 from bidiffsr.data.crops import TrainingCrops
-from bidiffsr.data.prepare import NOTES_NAME, SubImages
+from bidiffsr.data.notes import Note, Notes
+from bidiffsr.data.prepare import SubImages, count_pairs, prepare
 from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation.benchmark import Benchmark
 from bidiffsr.images.resize import imresize
@@ -119,13 +120,149 @@ def test_what_is_done_is_not_done_again_and_what_changed_is(capsys: Capture) -> 
         path for path in before if Path(path).name.startswith("c_")
     }
     np.testing.assert_array_equal(read("out/HR/c_s001.png"), changed[:16, :16])
-    notes = Path("out", NOTES_NAME)
+    notes = Path("out/prepared_X4.jsonl")
     notes.write_bytes(notes.read_bytes()[:-30])  # as a killed process may leave it
     assert run("in", "--side", "16") == 0
     assert "1 done, 2 already there" in capsys.readouterr().err
     assert run("in", "--side", "16") == 0
     assert "0 done, 3 already there" in capsys.readouterr().err
     assert contents() == after
+
+
+def test_what_was_made_of_a_picture_that_changed_goes_with_it(capsys: Capture) -> None:
+    save("in/a.png", 48, 48)
+    save("in/b.png", 16, 16)
+    assert run("in", "--side", "16") == 0
+    mine = Path("out/HR/a_s999.png")  # no note says that it was made
+    mine.write_bytes(Path("in/b.png").read_bytes())
+    assert "10 pairs in out" in capsys.readouterr().err
+    small = save("in/a.png", 16, 32, seed=7)
+    assert run("in", "--side", "16") == 0
+    assert "1 done, 1 already there; 3 pairs in out" in capsys.readouterr().err
+    names = ["a_s001", "a_s002", "b_s001"]
+    assert sorted(path.stem for path in Path("out/HR").iterdir()) == [
+        *names[:2],
+        "a_s999",
+        "b_s001",
+    ]
+    low = sorted(path.stem for path in Path("out/LR_bicubic/X4").iterdir())
+    assert low == [f"{name}x4" for name in names]
+    np.testing.assert_array_equal(read("out/HR/a_s002.png"), small[:, 16:])
+    save("in/a.png", 8, 90)  # too small
+    assert run("in", "--side", "16") == 1
+    assert "1 already there, 1 failed; 1 pair in out" in capsys.readouterr().err
+    assert sorted(path.stem for path in Path("out/HR").iterdir()) == ["a_s999", "b_s001"]
+
+
+def test_what_a_killed_run_had_begun_is_known() -> None:
+    for seed, (scale, side) in enumerate(((4, 16), (4, None))):
+        output, cut = Path(f"out{seed}"), SubImages(scale, side)
+        save("in/a.png", 48, 48)
+        notes = Notes(output, scale, side, None)
+        begun = Note.of(Path("in/a.png"), 48, 48, 9 if side else 1, done=False)
+        notes.place.add(begun)
+        for file in (file for pair in notes.place.files(begun) for file in pair):
+            file.write_bytes(b"half done")
+        save("in/a.png", 16, 32, seed=7)
+        (done,) = prepare([Path("in/a.png")], output, cut, jobs=1)
+        assert done.pairs == count_pairs(output, cut) == (2 if side else 1)
+        assert len(contents(str(output))) == 2 * done.pairs
+
+
+def test_pairs_of_pictures_that_are_gone_are_named_and_removed_when_told_to(
+    capsys: Capture,
+) -> None:
+    for name in "ab":
+        save(f"in/{name}.png", 48, 48)
+    save("more/c.png", 16, 16)
+    assert run("in", "--side", "16") == 0
+    assert run("in", "--side", "16", "--scale", "2") == 0
+    Path("in/a.png").unlink()
+    before = contents()
+    capsys.readouterr()
+    assert run("more", "--side", "16") == 0
+    gone, last = capsys.readouterr().err.splitlines()
+    where = Path("in/a.png").resolve()
+    assert gone == (
+        "bidiffsr: 9 pairs of 1 picture no longer there would be trained on, too: "
+        f"{where}; --prune removes them"
+    )
+    assert last == "bidiffsr: 1 done; 19 pairs in out"
+    assert before.items() <= contents().items()
+    assert run("more", "--side", "16", "--prune") == 0
+    gone, last = capsys.readouterr().err.splitlines()
+    assert gone == f"bidiffsr: 9 pairs of 1 picture no longer there removed: {where}"
+    assert last.endswith("10 pairs in out")
+    assert {Path(path).name[0] for path in contents()} == {"b", "c"}
+    assert run("more", "--side", "16", "--prune") == 0
+    assert "no longer there" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("side", [None, "16"])
+@pytest.mark.parametrize("scales", [("4", "2"), ("2", "4")])
+def test_scales_share_a_folder_and_its_high_resolution_files(
+    scales: tuple[str, str], side: str | None, capsys: Capture
+) -> None:
+    high = save("in/a.png", 40, 56)
+    cut = [] if side is None else ["--side", side, "--step", "12"]
+    assert run("in", "--scale", scales[0], *cut) == 0
+    before = {path: Path(path).stat().st_mtime_ns for path in contents()}
+    assert run("in", "--scale", scales[1], *cut) == 0
+    assert {path: Path(path).stat().st_mtime_ns for path in before} == before
+    for scale in (2, 4):
+        low = imresize(high, 1 / scale)
+        corners = (SubImages(4, 16, 12) if side else SubImages(4)).corners(40, 56)
+        pairs = list(Benchmark.open("out").pairs(scale))
+        assert len(pairs) == len(corners)
+        for pair, (top, left) in zip(pairs, corners, strict=True):
+            height, width = pair.high.shape[:2]
+            np.testing.assert_array_equal(pair.high, high[top : top + height, left : left + width])
+            part = low[top // scale :, left // scale :][: height // scale, : width // scale]
+            np.testing.assert_array_equal(pair.low, part)
+    capsys.readouterr()
+    for scale in scales:
+        assert run("in", "--scale", scale, *cut) == 0
+        assert "0 done, 1 already there" in capsys.readouterr().err
+
+
+def test_scales_of_a_picture_that_changed_do_not_mix(capsys: Capture) -> None:
+    save("in/a.png", 40, 40)
+    for scale in "24":
+        assert run("in", "--side", "16", "--scale", scale) == 0
+    save("in/a.png", 16, 32, seed=1)
+    assert run("in", "--side", "16", "--scale", "2") == 0
+    assert (
+        len(list(Path("out/HR").iterdir())) == len(list(Path("out/LR_bicubic/X2").iterdir())) == 2
+    )
+    assert not list(Path("out/LR_bicubic/X4").iterdir())
+    capsys.readouterr()
+    assert run("in", "--side", "16", "--scale", "4") == 0
+    assert "1 done; 2 pairs in out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cut", [[], ["--side", "16"]])
+def test_a_picture_of_which_scales_use_other_parts_is_refused(
+    cut: list[str], capsys: Capture
+) -> None:
+    save("in/a.png", 43, 57)
+    save("in/fits.png", 40, 56)
+    assert run("in", "--scale", "2", *cut) == 0
+    before = contents()
+    capsys.readouterr()
+    assert run("in", "--scale", "4", *cut) == 1
+    line, last = capsys.readouterr().err.splitlines()
+    assert line == (
+        "bidiffsr: error: in/a.png: its pairs for scale 2 are of 56x42 pixels, those for scale 4 "
+        "would be of 56x40; choose another folder, or a new one for scale 4 first"
+    )
+    assert "1 done, 1 failed" in last
+    assert before.items() <= contents().items()
+    assert all("fits" in path for path in contents().keys() - before.keys())
+    Path("out").rename("old")
+    for scale in "42":
+        assert run("in", "--scale", scale, *cut) == 0
+    high = [path.stem for path in Path("out/HR").iterdir()]
+    assert {path.stem for path in Path("out/LR_bicubic/X2").iterdir()} == {f"{x}x2" for x in high}
 
 
 @pytest.mark.parametrize("skip", [False, True])
@@ -169,8 +306,8 @@ def test_pictures_that_cannot_be_used_are_named(skip: bool, capsys: Capture) -> 
         (["in", "--step", "16"], "give a side too"),
         (["nowhere"], "nowhere: no such folder"),
         (["out"], "out: holds pictures to prepare"),
-        (["in", "--side", "24"], "prepared.jsonl: the pairs there were made with"),
-        (["in", "--side", "16", "--scale", "2"], "prepared.jsonl: the pairs there were made with"),
+        (["in", "--side", "24"], "prepared_X4.jsonl: the pairs there were made with"),
+        (["in", "--side", "24", "--scale", "2"], "prepared_X4.jsonl: the pairs there were made"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(
@@ -209,6 +346,6 @@ def test_a_killed_run_goes_on() -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert len(contents()) < len(undisturbed)
-    assert run("in", "--side", "16") == 0
+    assert subprocess.run(command, check=False).returncode == 0
     assert contents() == undisturbed
     assert not list(Path("out").rglob(".bidiffsr-*"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from itertools import islice
@@ -180,6 +181,81 @@ def test_a_study_is_scored_over_its_seeds(
     monkeypatch.setattr(study, "evaluate", lambda *_: pytest.fail("scored twice"))
     kept = study._benchmark(tmp_path / "study" / "base-seed0" / "model.safetensors", pictures, 1)
     assert [score.scores["psnr"] for score in kept] == values[:1]
+
+
+def test_a_study_has_a_table_for_each_variant_and_each_file_of_systems(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that two files have under two names is trained once and in the tables of both."""
+    path = write_study(tmp_path / "s.yml", pictures, {"own": {"what": "own"}})
+    values = yaml.safe_load(path.read_text())
+    rows = {"ours": {"what": "ours"}, "react": {"what": "ReActNet"}}
+    (tmp_path / "rows.yml").write_text(yaml.safe_dump(rows, sort_keys=False))
+    twin = {"what": "K = 1", "same": "react", "change": {"seed": 3}}
+    parts = {"ours": {"what": "ours"}, "cs": twin}
+    (tmp_path / "parts.yml").write_text(yaml.safe_dump(parts, sort_keys=False))
+    values |= {
+        "systems": ["rows.yml", "parts.yml"],
+        "each": [{"long": {"what": "long, as published"}, "short": {"what": "short"}}],
+        "seeds": 2,
+    }
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    made = study.Study(path)
+    assert made.names == [
+        f"{name}-{variant}-seed{seed}"
+        for name in ("ours", "react", "own")
+        for variant in ("long", "short")
+        for seed in range(2)
+    ]
+    for number, name in enumerate(name for name in made.names if name != "own-short-seed1"):
+        (tmp_path / "study" / name).mkdir(parents=True)
+        save_tiny_model(tmp_path / "study" / name / "model.safetensors", tail=0.1 * number)
+    arguments = ["study", str(path), "--score", str(pictures), "--limit", "1"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert study.main() == 0
+    folder = tmp_path / "study"
+    headings = [
+        f"{variant}, {file}"
+        for variant in ("long, as published", "short")
+        for file in ("rows", "parts")
+    ]
+    first, *parts = (folder / "benchmarks_x4.md").read_text().split("## ")
+    assert first == ""
+    assert [part.splitlines()[0] for part in parts] == headings
+    members = [["bicubic", "ours", "react", "own"], ["bicubic", "ours", "cs", "own"]] * 2
+    for part, expected in zip(parts, members, strict=True):
+        paper = part.split("\n\n")[1].splitlines()[2:]
+        assert [row.split(" | ")[0].strip("| ") for row in paper] == expected
+        assert sum(row.count("**") for row in paper) >= 2 * 3  # the best of each column
+    papers = [part.split("\n\n")[1].splitlines() for part in parts]
+    split = ([row.split(" | ") for row in paper] for paper in papers)
+    cells = [
+        {row[0].strip("| "): re.sub("[*<>a-z/]", "", row[3]) for row in rows} for rows in split
+    ]
+    assert cells[0]["react"] == cells[1]["cs"] != cells[2]["react"] == cells[3]["cs"]
+    latex = (folder / "benchmarks_x4.tex").read_text()
+    assert [line[2:] for line in latex.splitlines() if line.startswith("% ")] == headings
+    assert latex.count(r"\begin{tabular}") == 4
+    found = list(csv.DictReader((folder / "benchmarks_x4.csv").read_text().splitlines()))
+    assert list(dict.fromkeys(row["table"] for row in found)) == headings
+    alone = [row for row in found if (row["table"], row["method"]) == ("short, parts", "own")]
+    assert {row["seed"] for row in alone} == {"0"}
+
+
+def test_a_study_trains_what_is_named_as_another_once(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = {"base": {"what": "x"}, "twin": {"what": "as base", "same": "base"}}
+    path = write_study(tmp_path / "s.yml", pictures, runs)
+    monkeypatch.setattr(sys, "argv", ["study", str(path), "twin"])
+    assert study.main() == 0
+    assert [each.name for each in (tmp_path / "study").iterdir() if each.is_dir()] == ["base"]
+    table = study.Study(path).table()
+    assert "| base | x |" in table
+    assert "| twin | as base |" in table
+    del runs["base"]
+    path = write_study(tmp_path / "s.yml", pictures, runs)
+    assert study.Study(path).names == ["twin"]
 
 
 def test_a_study_shows_recipes_that_train_the_same(

@@ -32,7 +32,7 @@ from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import BiDiffSRUNet, build_network
 from bidiffsr.training.optimizer import learning_rate
 from bidiffsr.training.state import dumps
-from bidiffsr.training.trainer import train
+from bidiffsr.training.trainer import Trainer, train
 from helpers import largest_file, scramble, tiny_network_config
 from training_runs import run, state_of
 
@@ -499,6 +499,70 @@ def test_it_learns_a_fixed_picture(tmp_path: Path) -> None:
     losses = [step.loss for step in train(config) if step.loss is not None]
     assert len(losses) == 60
     assert np.mean(losses[-10:]) < 0.6 * losses[0]  # which is that of the bicubic picture
+
+
+def test_mixed_precision_learns_about_what_full_precision_does(
+    pictures: Path, tmp_path: Path
+) -> None:
+    losses = {}
+    for precision in ("32-true", "bf16-mixed"):
+        config = configure(
+            tmp_path / precision,
+            pictures,
+            precision=precision,
+            optimizer={"learning_rate": 1e-4},
+            iterations=4,
+        )
+        losses[precision] = [step.loss for step in run(config)]
+        state = state_of(tmp_path / precision)["network"]
+        assert all(value.dtype == torch.float32 for value in state.values())
+    assert np.isfinite(losses["bf16-mixed"]).all()
+    assert losses["bf16-mixed"] == pytest.approx(losses["32-true"], rel=0.05)
+    assert losses["bf16-mixed"] != losses["32-true"]
+
+
+# What the log says of time.
+
+
+class Clock:
+    """Time that passes only when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(
+    ("reading", "working", "share"), [(9.0, 1.0, 0.9), (0.01, 9.99, 0.001), (0.0, 1.0, 0.0)]
+)
+def test_the_log_tells_the_share_of_time_that_data_is_waited_for(
+    reading: float,
+    working: float,
+    share: float,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("bidiffsr.training.recent.time.perf_counter", clock)
+    sample, step = TrainingCrops.__getitem__, Trainer.step
+
+    def read(self: TrainingCrops, index: int) -> tuple[Tensor, Tensor]:
+        clock.now += reading / 2  # of the two in a batch
+        return sample(self, index)
+
+    def work(self: Trainer, *batch: Tensor) -> Tensor:
+        clock.now += working
+        return step(self, *batch)
+
+    monkeypatch.setattr(TrainingCrops, "__getitem__", read)
+    monkeypatch.setattr(Trainer, "step", work)
+    run(configure(tmp_path / "run", pictures, iterations=4, log_every=2))
+    lines = (tmp_path / "run" / "log.jsonl").read_text().splitlines()
+    waits = [json.loads(line)["data_wait"] for line in lines]
+    assert waits == pytest.approx([share, share])
 
 
 # The learning rate.

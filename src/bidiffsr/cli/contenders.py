@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bidiffsr.errors import ConfigError
+from bidiffsr.errors import ConfigError, OptionError
 
 if TYPE_CHECKING:
     from bidiffsr.backends.options import BackendOptions
@@ -30,6 +31,35 @@ class Contender:
     """Of one step at 3×256×256; None where no network runs, or not at this size."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A model as it is asked for."""
+
+    label: str | None
+    """None where none is given."""
+    file: str
+
+    @classmethod
+    def parse(cls, text: str) -> _Asked:
+        """``LABEL=FILE``, or a file; what is there as it stands is a file."""
+        label, separator, file = text.partition("=")
+        if not separator or Path(text).exists():
+            return cls(None, text)
+        if label in ("", "bicubic") or not file:
+            raise OptionError("model", f"got {text!r}, expected FILE or LABEL=FILE")
+        return cls(label, file)
+
+    @property
+    def short(self) -> str:
+        """Its label, or the file's name; of what training writes, the folder's."""
+        if self.label is not None:
+            return self.label
+        file = Path(self.file)
+        if file.suffix != ".safetensors":
+            return self.file
+        return file.absolute().parent.name if file.stem == "model" else file.stem
+
+
 def contenders(
     models: Sequence[str],
     running: BackendOptions,
@@ -39,9 +69,10 @@ def contenders(
     """Load the models and check the options before any work.
 
     Args:
-        models: as `bidiffsr eval --model` takes them.
+        models: as `bidiffsr eval --model` takes them. Those with one label share a row, where they
+            are told apart by numbers from 0 in place of the seed, of which there is then one.
         running: what runs the networks.
-        asked: a row for each model and each of these, which share their scale.
+        asked: a row for each label and each of these, which share their scale.
         seeds: in place of theirs.
 
     Returns:
@@ -55,22 +86,45 @@ def contenders(
 
     scale = asked[0].scale
     upscalers = {
-        name: Upscaler.from_pretrained(name, scale=scale, **asdict(running))
-        for name in dict.fromkeys(models)
-        if name != "bicubic"
+        name: {
+            each.file: Upscaler.from_pretrained(each.file, scale=scale, **asdict(running))
+            for each in members
+        }
+        for name, members in _rows(models).items()
     }
-    factor = scale or min((each.config.scale for each in upscalers.values()), default=4)
-    found = {"bicubic": Contender("bicubic", {None: bicubic}, None)}
-    for name, upscaler in upscalers.items():
-        cost = _cost(upscaler.config.network)
+    every = [upscaler for members in upscalers.values() for upscaler in members.values()]
+    factor = scale or min((each.config.scale for each in every), default=4)
+    found = [Contender("bicubic", {None: bicubic}, None)]
+    for name, members in upscalers.items():
+        network, *others = (each.config.network for each in members.values())
+        if any(other != network for other in others):
+            raise OptionError("model", f"the files of {name} hold different networks")
+        if len(members) > 1 and len(seeds) > 1:
+            raise OptionError("seed", f"given {len(seeds)} times, and {name} has several files")
         for options in asked:
             row = name if options.quality is None else f"{name} ({options.quality})"
             draws: dict[int | None, Method] = {
-                seed: _method(upscaler, name, replace(options, scale=factor, seed=seed))
+                number if len(members) > 1 else seed: _method(
+                    upscaler, file, replace(options, scale=factor, seed=seed)
+                )
+                for number, (file, upscaler) in enumerate(members.items())
                 for seed in seeds
             }
-            found[row] = Contender(row, draws, cost)
-    return list(found.values()), int(factor)
+            found.append(Contender(row, draws, _cost(network)))
+    return found, int(factor)
+
+
+def _rows(models: Sequence[str]) -> dict[str, list[_Asked]]:
+    """What is asked for, by short names if all of these differ, or else by the files' paths."""
+    asked = [_Asked.parse(model) for model in dict.fromkeys(models) if model != "bicubic"]
+    labels = {"bicubic", *(each.label for each in asked)}
+    short = [each.short for each in asked if each.label is None]
+    clear = len(set(short)) == len(short) and not labels & set(short)
+    rows: dict[str, list[_Asked]] = {}
+    for each in asked:
+        name = each.short if clear else each.label or each.file
+        rows.setdefault(name, []).append(each)
+    return rows
 
 
 def _method(upscaler: Any, name: str, options: UpscaleOptions) -> Method:

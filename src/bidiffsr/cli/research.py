@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice, zip_longest
@@ -21,6 +20,7 @@ from bidiffsr.cli.terminal import (
     print_error,
     print_result,
     progress_bars,
+    storing_display,
     tally,
     training_display,
 )
@@ -59,16 +59,22 @@ def evaluate(
 
     `bidiffsr eval Set5 B100 -n x4-small --seed 0 --seed 1 --seed 2 --latex table.tex`
 
+    `bidiffsr eval Set5 -n BI-DiffSR=seed0/model.safetensors -n BI-DiffSR=seed1/model.safetensors`
+
     Each picture is made small, upscaled, and compared with itself: PSNR and SSIM on the luma
     (higher is better), NIQE and LPIPS (lower is better), and seconds for a million pixels. Bicubic
     interpolation is always scored too. With several seeds a score is the mean over them ± the
-    standard deviation of the set's mean.
+    standard deviation of the set's mean. Models are named in the tables by their files, or by the
+    folders of files that training wrote, if these names differ; `LABEL=FILE` gives another name.
+    The files of a label that is given several times, such as those of several trainings, make one
+    row: means over the files ± their standard deviation.
 
     Args:
         folders: Folders of pictures, or folders that contain HR and LR_bicubic.
         scale: The factor. Default: the most that all the models can; 4 for bicubic.
-        model: The name of a model that comes with bidiffsr, a model file, or `bicubic`; may be
-            given several times. Default: `default`, the best that comes with it for this scale.
+        model: The name of a model that comes with bidiffsr, a model file, `LABEL=FILE`, or
+            `bicubic`; may be given several times. Default: `default`, the best that comes with it
+            for this scale.
         quality: As in `bidiffsr upscale`; may be given several times, which makes a row for each
             model and quality. Default: what each model was made for.
         steps: Sampling steps, in place of the quality's.
@@ -151,7 +157,7 @@ def compare(
     Args:
         pictures: High-resolution pictures, or folders of such.
         output: The figure to write; its ending is the format: png, pdf or svg.
-        model: As in `bidiffsr eval`; may be given several times.
+        model: As in `bidiffsr eval`; may be given several times, a label once.
         quality: As in `bidiffsr eval`; may be given several times.
         scale: The factor. Default: the most that all the models can.
         steps: Sampling steps, in place of the quality's.
@@ -183,12 +189,10 @@ def compare(
     drawn = names["niqe" if lpips is None and not _has_lpips() else perception]
     asked = [UpscaleOptions(scale=scale, quality=each, steps=steps) for each in quality or (None,)]
     rows, factor = contenders(model, running, asked, (seed,))
-    labels = _labels([row.name for row in rows])
-    methods = {
-        label: method
-        for label, row in zip(labels, rows, strict=True)
-        for method in row.draws.values()
-    }
+    for row in rows:
+        if len(row.draws) > 1:
+            raise OptionError("model", f"{row.name} is given twice; a figure shows one of them")
+    methods = {row.name: method for row in rows for method in row.draws.values()}
     made, failed = [], 0
     with progress_bars() as bars:
         task = bars.add_task("pictures", total=len(paths), status="")
@@ -207,17 +211,6 @@ def compare(
     counts = [(len(made), "compared"), (failed, "left out")]
     print_result(f"{output}: {tally(counts)}")
     return 1 if failed else 0
-
-
-def _labels(names: Sequence[str]) -> list[str]:
-    """Short ones of models that are named by their paths, if these differ."""
-    short = []
-    for name in names:
-        path, separator, quality = name.partition(".safetensors")
-        file = Path(path)
-        known = file.parent.name if file.name == "model" else file.name
-        short.append(f"{known}{quality}" if separator else name)
-    return short if len(set(short)) == len(short) else list(names)
 
 
 def _has_lpips() -> bool:
@@ -269,7 +262,9 @@ def train(
     reached: int | None = None
     with stop_requests() as signals, progress_bars() as bars:
         show = training_display(bars, settings.iterations)
-        with closing(iterations_of(settings, stop=lambda: bool(signals))) as iterations:
+        stored = storing_display(bars, str(settings.data.store)) if first else None
+        trained = iterations_of(settings, stop=lambda: bool(signals), stored=stored)
+        with closing(trained) as iterations:
             for progress in iterations:
                 reached = progress.iteration
                 if first:

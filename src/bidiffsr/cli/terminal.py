@@ -15,7 +15,7 @@ from bidiffsr.system.process import discard_output
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import Progress, TaskID
 
     from bidiffsr.config import ModelConfig
     from bidiffsr.nn.counting import LayerCount
@@ -244,6 +244,21 @@ def training_display(bars: Progress, iterations: int) -> Callable[[TrainingProgr
         if progress.scores is not None:
             scores = "  ".join(f"{name} {value:.4g}" for name, value in progress.scores.items())
             print_result(f"iteration {progress.iteration}  {scores}")
+
+    return show
+
+
+def storing_display(bars: Progress, store: str) -> Callable[[int, int], None]:
+    """Shows how a store of pictures is written as a bar, or without a terminal as one line."""
+    task: TaskID | None = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal task
+        if task is None:
+            task = bars.add_task("storing pictures", total=total, status="")
+            if bars.disable:
+                log(f"storing {counted(total, 'picture')} in {store}")
+        bars.update(task, completed=done, visible=done < total)
 
     return show
 

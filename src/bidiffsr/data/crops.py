@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from bidiffsr.config import DegradationConfig
 from bidiffsr.data.degradation import REACH, degrade
-from bidiffsr.data.store import Pair, PictureStore
+from bidiffsr.data.store import Pair, PictureStore, Written
 from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation.benchmark import high_resolution_folder, low_resolution
 from bidiffsr.images.codec import read_image
@@ -49,6 +49,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         degradation: of the low-resolution crop before it is upscaled; None for none.
         cache: keep decoded pictures in memory.
         store: a file that keeps them instead (`bidiffsr.data.store`); None for none.
+        written: where that file is written, is told how many pictures it holds, and of how many.
 
     Raises:
         ConfigError: no usable pictures, or a crop that does not fit.
@@ -66,6 +67,7 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         degradation: DegradationConfig | None = None,
         cache: bool = True,
         store: Path | None = None,
+        written: Written | None = None,
     ) -> None:
         if crop % scale:
             raise ConfigError(f"data.crop: {crop} must be a multiple of the scale, {scale}")
@@ -78,7 +80,9 @@ class TrainingCrops(Dataset[tuple[Tensor, Tensor]]):
         self.cache = cache
         self.store = store
         if store is not None:
-            _ = self._pair  # made now, once, and not by each worker
+            # Now, once, and not by each worker.
+            told = () if written is None else (written,)
+            PictureStore(store, self.paths, scale, self._read_pair, *told)
 
     def __len__(self) -> int:
         """The number of samples."""

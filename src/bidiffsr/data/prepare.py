@@ -1,31 +1,29 @@
 """Folders of high-resolution pictures into pairs of sub-images, in the official layout.
 
 ``OUT/HR/{name}_s001.png`` and ``OUT/LR_bicubic/X4/{name}_s001x4.png``: small files, of which a crop
-is decoded much faster than of the whole pictures. What is done is noted in ``OUT/prepared.jsonl``,
-so that work that was interrupted goes on, and work that is done is not done again.
+is decoded much faster than of the whole pictures. What is done is noted (`bidiffsr.data.notes`), so
+that work that was interrupted goes on, and work that is done is not done again. Several scales may
+be made in one folder, where they share the high-resolution files.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bidiffsr.data.notes import Note, Notes, Place, is_gone
 from bidiffsr.errors import BidiffsrError, ConfigError, ImageError, OutputError
 from bidiffsr.evaluation.benchmark import Benchmark, Pair, read_pair
 from bidiffsr.images.codec import write_image
 from bidiffsr.images.image import Image
 from bidiffsr.system.cpus import usable_cpus
 from bidiffsr.system.files import printable, real_path, reason
-
-NOTES_NAME = "prepared.jsonl"
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,11 @@ class Prepared:
 
     source: Path
     pairs: int = 0
-    """How many pairs it gave."""
+    """How many pairs there are of it."""
     was_there: bool = False
     """Whether an earlier run had done it."""
+    is_gone: bool = False
+    """Whether it is no longer there, but the pairs of an earlier run were."""
     error: BidiffsrError | None = None
 
 
@@ -100,16 +100,21 @@ def find_sources(folders: Sequence[Path]) -> list[Path]:
 
 
 def prepare(
-    sources: Sequence[Path], output: Path, cut: SubImages, *, jobs: int = 0
+    sources: Sequence[Path], output: Path, cut: SubImages, *, prune: bool = False, jobs: int = 0
 ) -> Iterator[Prepared]:
     """Cut pictures, several at once, yielding each when it is done; changes no source.
+
+    What earlier runs made of a picture that has changed since is removed first. At the end come the
+    pictures that earlier runs cut and that are gone.
 
     Args:
         sources: high-resolution pictures; low-resolution ones that lie where the official layout
             has them are taken, others made.
-        output: a folder, made where it is missing.
+        output: a folder, made where it is missing. Where it holds pairs of another scale, sides
+            are cropped to a multiple of both, and the high-resolution files are shared.
         cut: how.
-        jobs: processes; 0 for one on each CPU that this process may use.
+        prune: remove the pairs of pictures that are gone.
+        jobs: processes; 0 for one on each CPU that this process may use. With one, this one works.
 
     Raises:
         ConfigError: ``output`` holds pairs that were cut in another way, or one of the sources.
@@ -118,33 +123,54 @@ def prepare(
     place = real_path(output)
     if any(real_path(path).is_relative_to(place) for path in sources):
         raise ConfigError(f"{printable(output)}: holds pictures to prepare; choose another folder")
-    notes = _Notes(output, cut)
-    done = notes.read()
+    notes = Notes(output, cut.scale, cut.side, cut.step)
     names: dict[str, Path] = {}
     waiting = []
     for path in sources:
         other = names.setdefault(path.stem, path)
-        note = done.get(path.stem, {})
-        count = note.get("pairs", 0)
         if other != path:
             yield Prepared(path, error=_twin(path, other))
-        elif note and note == _note(path, count) and _are_there(output, path, cut, count):
-            yield Prepared(path, count, was_there=True)
+        elif note := notes.whole(path):
+            yield Prepared(path, note.pairs, was_there=True)
         else:
+            if not is_gone(path):
+                others = notes.others(path)
+                notes.remove(path.stem, keep=lambda scale, _, others=others: scale in others)
             waiting.append(path)
-    if not waiting:
+    yield from _prepare_all(waiting, notes, cut, jobs)
+    for note in notes.gone():
+        if prune:
+            notes.remove(Path(note.source).stem, keep=lambda _, note: not note.is_gone())
+        yield Prepared(Path(note.source), note.pairs, is_gone=True)
+
+
+def count_pairs(output: Path, cut: SubImages) -> int:
+    """How many pairs of a scale a folder holds that `prepare` made.
+
+    Raises:
+        ConfigError, OutputError: as `prepare` does.
+    """
+    return Notes(output, cut.scale, cut.side, cut.step).count()
+
+
+def _prepare_all(
+    waiting: Sequence[Path], notes: Notes, cut: SubImages, jobs: int
+) -> Iterator[Prepared]:
+    workers = min(jobs or usable_cpus(), len(waiting))
+    if workers <= 1:
+        for path in waiting:
+            yield _prepare_one(path, notes.place, notes.grid, cut, notes.others(path))
         return
     # Not a fork, which would copy the locks of libvips' threads but not the threads.
     context = multiprocessing.get_context("spawn")
-    workers = min(jobs or usable_cpus(), len(waiting))
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = {pool.submit(_prepare_one, path, output, cut): path for path in waiting}
+        running = {
+            pool.submit(_prepare_one, path, notes.place, notes.grid, cut, notes.others(path)): path
+            for path in waiting
+        }
         try:
             for future in as_completed(running):
-                result = _result(running[future], future.result)
-                if result.error is None:
-                    notes.add(result)
-                yield result
+                yield _result(running[future], future.result)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -163,110 +189,53 @@ def _twin(path: Path, other: Path) -> ConfigError:
     )
 
 
-def _prepare_one(path: Path, output: Path, cut: SubImages) -> Prepared:
+def _prepare_one(
+    path: Path, place: Place, grid: int, cut: SubImages, others: dict[int, Note]
+) -> Prepared:
     """Cut one picture; in a process of its own."""
     try:
         pair = read_pair(path, cut.scale)
-        corners = cut.corners(*pair.high.shape[:2])
+        height, width = (length // grid * grid for length in pair.high.shape[:2])
+        corners = cut.corners(height, width) if min(height, width) else []
         if not corners:
-            height, width = pair.high.shape[:2]
             raise ImageError(
-                f"{printable(path)}: {width}x{height} is smaller than a sub-image of {cut.side}; "
-                "leave it out or choose a smaller side"
+                f"{printable(path)}: {pair.high.shape[1]}x{pair.high.shape[0]} is smaller than a "
+                f"sub-image of {cut.side or grid}; leave it out or choose a smaller side"
             )
-        for (high, low), corner in zip(
-            _files(output, path, cut, len(corners)), corners, strict=True
-        ):
-            for file, pixels in zip((high, low), _cut(pair, corner, cut), strict=True):
-                write_image(file, Image(pixels), overwrite=True)
+        _check_shared(path, height, width, cut.scale, others)
+        place.add(Note.of(path, height, width, len(corners), done=False))
+        note = Note.of(path, height, width, len(corners), done=True)
+        for (high, low), corner in zip(place.files(note), corners, strict=True):
+            pixels = _cut(pair, corner, cut.side or (height, width), cut.scale)
+            if not others or not high.is_file():
+                write_image(high, Image(pixels[0]), overwrite=True)
+            write_image(low, Image(pixels[1]), overwrite=True)
+        place.add(note)
         return Prepared(path, len(corners))
+    except OSError as error:
+        return Prepared(path, error=ImageError(f"{printable(path)}: {reason(error)}"))
     except BidiffsrError as error:
         return Prepared(path, error=error)
 
 
-def _cut(pair: Pair, corner: tuple[int, int], cut: SubImages) -> tuple[Any, Any]:
-    if cut.side is None:
-        return pair.high, pair.low
-    top, left = corner
-    high = pair.high[top : top + cut.side, left : left + cut.side]
-    top, left, side = (length // cut.scale for length in (top, left, cut.side))
-    return high, pair.low[top : top + side, left : left + side]
-
-
-def _files(output: Path, path: Path, cut: SubImages, count: int) -> list[tuple[Path, Path]]:
-    """Where the pairs of a picture lie: (HR, LR) each."""
-    stems = [path.stem]
-    if cut.side is not None:
-        stems = [f"{path.stem}_s{number:03}" for number in range(1, count + 1)]
-    low = output / "LR_bicubic" / f"X{cut.scale}"
-    return [(output / "HR" / f"{stem}.png", low / f"{stem}x{cut.scale}.png") for stem in stems]
-
-
-def _are_there(output: Path, path: Path, cut: SubImages, count: int) -> bool:
-    return all(file.is_file() for pair in _files(output, path, cut, count) for file in pair)
-
-
-def _note(path: Path, pairs: int) -> dict[str, Any]:
-    """What tells whether a picture has changed since it was cut; empty where it is gone."""
-    try:
-        status = path.stat()
-    except OSError:  # which is reported when the picture is read
-        return {}
-    source = str(real_path(path))
-    return {"source": source, "size": status.st_size, "time": status.st_mtime_ns, "pairs": pairs}
-
-
-class _Notes:
-    """The file of what is done: how pictures are cut, then a line for each.
-
-    Raises:
-        ConfigError: those that are there were cut in another way.
-        OutputError: the folder cannot be written to.
-    """
-
-    def __init__(self, output: Path, cut: SubImages) -> None:
-        self._path = output / NOTES_NAME
-        self._head = asdict(cut)
-        try:
-            self._check_head()
-            for folder in (output / "HR", output / "LR_bicubic" / f"X{cut.scale}"):
-                folder.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab") as file:
-                if file.tell() == 0:
-                    file.write(json.dumps(self._head).encode() + b"\n")
-        except OSError as error:
-            raise OutputError(
-                f"{printable(output)}: cannot be written to ({reason(error)}); choose another"
-            ) from error
-
-    def _check_head(self) -> None:
-        """Before anything is made: were the pictures that are there cut in the same way?"""
-        head = self._lines()[0] if self._path.exists() else ""
-        if head and head != json.dumps(self._head):
+def _check_shared(path: Path, height: int, width: int, scale: int, others: dict[int, Note]) -> None:
+    """Refuse a picture whose high-resolution files another scale has cut in another place."""
+    for other, note in others.items():
+        if (note.height, note.width) != (height, width):
+            first = f", or a new one for scale {scale} first" if scale % other == 0 else ""
             raise ConfigError(
-                f"{printable(self._path)}: the pairs there were made with {head[:80]}; "
-                "choose another folder"
+                f"{printable(path)}: its pairs for scale {other} are of {note.width}x{note.height} "
+                f"pixels, those for scale {scale} would be of {width}x{height}; choose another "
+                f"folder{first}"
             )
 
-    def _lines(self) -> list[str]:
-        return self._path.read_text("utf-8", errors="replace").split("\n")
 
-    def read(self) -> dict[str, dict[str, Any]]:
-        """The notes by the pictures' stems; the last counts."""
-        found = {}
-        for line in self._lines()[1:]:
-            with suppress(ValueError, KeyError, TypeError):  # cut short when a process was killed
-                note = json.loads(line)
-                found[Path(note["source"]).stem] = note
-        return found
-
-    def add(self, done: Prepared) -> None:
-        """Note what is done, in one write, beginning on a line of its own."""
-        line = json.dumps(_note(done.source, done.pairs))
-        try:
-            with self._path.open("ab") as file:
-                file.write(f"\n{line}\n".encode())
-        except OSError as error:
-            raise OutputError(
-                f"{printable(self._path)}: cannot be written to ({reason(error)})"
-            ) from error
+def _cut(
+    pair: Pair, corner: tuple[int, int], side: int | tuple[int, int], scale: int
+) -> tuple[Any, Any]:
+    """(high, low) of a part of a pair, which begins and ends on the low-resolution grid."""
+    top, left = corner
+    height, width = (side, side) if isinstance(side, int) else side
+    high = pair.high[top : top + height, left : left + width]
+    top, left, height, width = (length // scale for length in (top, left, height, width))
+    return high, pair.low[top : top + height, left : left + width]

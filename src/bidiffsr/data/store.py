@@ -22,9 +22,14 @@ from bidiffsr.system.files import printable, write_atomically
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Pair: TypeAlias = tuple[Pixels, Pixels]
+Written: TypeAlias = Callable[[int, int], object]
 
 _MAGIC = b"bidiffsr pictures 1\n"
 _LONGEST_HEADER = 2**28
+
+
+def _ignore(_: int, __: int) -> None:
+    pass
 
 
 class PictureStore:
@@ -35,6 +40,8 @@ class PictureStore:
         sources: the pictures' files, by number.
         scale: the factor between the two resolutions.
         read: decodes one: number → (high-resolution, low-resolution), uint8 (H, W, 3) each.
+        written: where the file is written, is told how many pictures it holds, and of how many,
+            before each.
 
     Raises:
         OutputError: the file cannot be written.
@@ -42,12 +49,17 @@ class PictureStore:
     """
 
     def __init__(
-        self, path: Path, sources: Sequence[Path], scale: int, read: Callable[[int], Pair]
+        self,
+        path: Path,
+        sources: Sequence[Path],
+        scale: int,
+        read: Callable[[int], Pair],
+        written: Written = _ignore,
     ) -> None:
         of = {"scale": scale, "sources": [_identity(source) for source in sources]}
         found = _open(path, of)
         if found is None:
-            write_atomically(path, lambda temporary: _write(temporary, of, read))
+            write_atomically(path, lambda temporary: _write(temporary, of, read, written))
             found = _open(path, of)
         if found is None:
             raise ConfigError(f"{printable(path)}: cannot be read back; choose another data.store")
@@ -69,16 +81,19 @@ def _identity(source: Path) -> list[str | int]:
     return [str(source.resolve()), status.st_size, status.st_mtime_ns]
 
 
-def _write(path: Path, of: dict[str, Any], read: Callable[[int], Pair]) -> None:
+def _write(path: Path, of: dict[str, Any], read: Callable[[int], Pair], written: Written) -> None:
     # The shapes are known only at the end, so the pixels come first and are copied behind them.
     shapes: list[tuple[int, ...]] = []
     pixels = path.with_name(f"{path.name}.pixels")
     try:
         with pixels.open("wb") as file:
-            for number in range(len(of["sources"])):
+            total = len(of["sources"])
+            for number in range(total):
+                written(number, total)
                 for picture in read(number):
                     shapes.append(picture.shape[:2])
                     file.write(np.ascontiguousarray(picture).data)
+            written(total, total)
         with path.open("wb") as file, pixels.open("rb") as source:
             file.write(_MAGIC + json.dumps(of | {"shapes": shapes}).encode() + b"\n")
             shutil.copyfileobj(source, file, 2**24)

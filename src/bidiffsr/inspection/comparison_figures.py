@@ -67,19 +67,24 @@ def tradeoff_figure(comparisons: Sequence[Comparison], perception: Metric) -> Fi
 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axis = figure.subplots()
+    points: list[tuple[str, float, float]] = []
     for name in comparisons[0].results:
         results = [comparison.results[name] for comparison in comparisons]
         x, y = (mean_scores(results, metric) for metric in (perception, DISTORTION))
-        if x is None or y is None:
-            continue
-        axis.plot(x, y, "o")
-        axis.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=9)
+        if x is not None and y is not None:
+            points.append((name, x, y))
+            axis.plot(x, y, "o")
     originals = mean_scores([comparison.original for comparison in comparisons], perception)
     if originals is not None:
         label = f"{perception.label} of the originals"
         axis.axvline(originals, color="gray", linestyle=":", label=label)
         axis.legend()
-    axis.margins(x=0.18, y=0.1)
+    axis.margins(x=0.1, y=0.1)
+    middle = sum(axis.get_xlim()) / 2
+    for name, x, y in points:
+        # Towards the middle, where there is room for a long name.
+        side, offset = ("right", -5) if x > middle else ("left", 5)
+        axis.annotate(name, (x, y), (offset, 4), textcoords="offset points", fontsize=9, ha=side)
     axis.grid(alpha=0.3)
     axis.set_xlabel(f"{perception.heading} (lower is better)")
     axis.set_ylabel(f"{DISTORTION.heading} (higher is better)")

@@ -1,9 +1,12 @@
-"""Figures on their way to files; takes matplotlib."""
+"""Figures on their way to files and logs; takes matplotlib."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bidiffsr.errors import OutputError
 from bidiffsr.system.files import write_atomically
@@ -31,3 +34,12 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure, whole or not at all, in the format that the file's name ends in."""
     kind = path.suffix.lstrip(".")
     write_atomically(path, lambda temporary: figure.savefig(temporary, format=kind, dpi=120))
+
+
+def figure_pixels(figure: Figure) -> NDArray[np.uint8]:
+    """What a figure looks like: uint8 (H, W, 3)."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

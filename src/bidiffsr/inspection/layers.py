@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from bidiffsr.tables import TextTable
 
-RANGE = 4.0
-"""Histograms reach from -RANGE to RANGE and leave out what is beyond."""
-BINS = 80
+BINS = 400
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,9 @@ class ActivationStatistics:
     dead: float
     """The share of channels that become the same everywhere: their signs say nothing."""
     histogram: tuple[int, ...]
-    """Counts in `BINS` bins of equal width."""
+    """Counts in `BINS` bins of equal width from -``reach`` to ``reach``."""
+    reach: float
+    """4 times a power of 2, as far as there are values."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,20 @@ class NetworkStatistics:
 
     def as_dict(self) -> dict[str, Any]:
         """As plain data, for JSON."""
-        return asdict(self) | {"histogram_range": RANGE}
+        return asdict(self)
+
+    def group_means(self) -> list[dict[str, float]]:
+        """Of each time group: the means over layers of what is known of activations, by name."""
+        found = []
+        for index in range(len(self.timesteps)):
+            groups = (layer.groups[index].activations for layer in self.layers)
+            seen = [each for each in groups if each is not None]
+            found.append(
+                {name: fmean(getattr(each, name) for each in seen) for name in _OF_ACTIVATIONS}
+                if seen
+                else {}
+            )
+        return found
 
     def tables(self) -> tuple[TextTable, TextTable]:
         """Of time groups, over all layers; of layers, over all time groups."""
@@ -101,6 +115,7 @@ class NetworkStatistics:
         return TextTable(columns, rows, text=("Layer",), title="layers: means over time groups")
 
 
+_OF_ACTIVATIONS = ("mean", "deviation", "positive", "dead")
 _MEANS = ("shift", "± channels", "slope", "± channels ", "a: mean", "a: dev.", "a > 0", "dead")
 
 
@@ -113,12 +128,9 @@ def _learned_and_seen(groups: Iterable[GroupStatistics]) -> list[str]:
     ):
         cells += [_mean(each.mean for each in learned), _mean(each.deviation for each in learned)]
     seen = [group.activations for group in groups if group.activations is not None]
-    return cells + [
-        _mean(getattr(each, name) for each in seen)
-        for name in ("mean", "deviation", "positive", "dead")
-    ]
+    return cells + [_mean(getattr(each, name) for each in seen) for name in _OF_ACTIVATIONS]
 
 
 def _mean(values: Iterable[float]) -> str:
     values = list(values)
-    return f"{sum(values) / len(values):.3f}" if values else "-"
+    return f"{fmean(values):.3f}" if values else "-"

@@ -27,7 +27,6 @@ from bidiffsr.evaluation.benchmark import Pair
 from bidiffsr.images.image import to_float
 from bidiffsr.inspection.layers import (
     BINS,
-    RANGE,
     ActivationStatistics,
     GroupStatistics,
     LayerStatistics,
@@ -42,7 +41,7 @@ class Inspection:
     """Gathers the statistics of a network, picture by picture.
 
     Args:
-        network: as ``load_model`` gives it.
+        network: as ``load_model`` gives it, on any device; is left in evaluation mode.
         config: of the same file.
         side: of what is looked at, pixels of the output; the picture's where that is smaller.
 
@@ -64,6 +63,7 @@ class Inspection:
                 f"size: {side} is too small for the network; choose {self._unit} or more"
             )
         self._network, self._config, self._blocks = network.eval(), config, blocks
+        self._device = next(network.parameters()).device
         self._side = side
         self._diffusion = Diffusion(config.diffusion)
         self._timesteps = _middle_timesteps(network)
@@ -84,9 +84,10 @@ class Inspection:
                 continue
             signal, level = map(np.float32, self._diffusion.schedule.levels(timestep))
             noisy = self._diffusion.network_input(signal * clean + level * noise, signal)
-            inputs = (torch.from_numpy(array)[None] for array in (noisy, cond))
+            arrays = (noisy, cond)
+            inputs = (torch.from_numpy(array)[None].to(self._device) for array in arrays)
             with self._watched(group), torch.inference_mode():
-                self._network(*inputs, torch.tensor([timestep]))
+                self._network(*inputs, torch.tensor([timestep], device=self._device))
         self._pictures += 1
 
     def result(self) -> NetworkStatistics:
@@ -142,6 +143,9 @@ class Inspection:
         )
 
 
+_REACH = 4.0
+
+
 @dataclass
 class _Seen:
     """Sums over what reached one binarizer."""
@@ -150,6 +154,7 @@ class _Seen:
     total: float = 0.0
     squares: float = 0.0
     positive: float = 0.0
+    reach: float = _REACH
     histogram: Tensor = field(default_factory=lambda: torch.zeros(BINS, dtype=torch.float64))
     least: Tensor | None = None
     greatest: Tensor | None = None
@@ -164,12 +169,20 @@ class _Seen:
         self.total += float(values.sum())
         self.squares += float(values.square().sum())
         self.positive += float((active > 0).sum())
-        self.histogram += torch.histc(values, BINS, -RANGE, RANGE)
+        while float(values.abs().max()) > self.reach:
+            self._widen()
+        self.histogram += torch.histc(values, BINS, -self.reach, self.reach).cpu()
         least, greatest = active.amin(dim=(0, 2, 3)), active.amax(dim=(0, 2, 3))
         self.least = least if self.least is None else torch.minimum(self.least, least)
         self.greatest = (
             greatest if self.greatest is None else torch.maximum(self.greatest, greatest)
         )
+
+    def _widen(self) -> None:
+        """Twice as far, every two bins becoming one."""
+        pairs = self.histogram.view(-1, 2).sum(1)
+        self.histogram = nn.functional.pad(pairs, (BINS // 4, BINS // 4))
+        self.reach *= 2
 
     def result(self) -> ActivationStatistics | None:
         if self.least is None or self.greatest is None:
@@ -181,6 +194,7 @@ class _Seen:
             positive=self.positive / self.count,
             dead=float((self.least == self.greatest).double().mean()),
             histogram=tuple(int(each) for each in self.histogram),
+            reach=self.reach,
         )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from bidiffsr.inspection.layers import (
     BINS,
-    RANGE,
     GroupStatistics,
     NetworkStatistics,
     Spread,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 3
+_TAIL = 0.002  # of a distribution, at each end, that is not drawn
 Panel = Callable[[Any], None]
 
 
@@ -146,20 +148,23 @@ def _distribution_panels(statistics: NetworkStatistics) -> list[Panel]:
 
 def _distribution(statistics: NetworkStatistics, number: int) -> Panel:
     layer = statistics.layers[number]
-    width = 2 * RANGE / BINS
-    centres = [(index + 0.5) * width - RANGE for index in range(BINS)]
-
-    def density(counts: Sequence[int]) -> list[float]:
-        return [count / max(sum(counts), 1) / width for count in counts]
 
     def draw(axis: Any) -> None:
+        ends: list[float] = []
         for group, colour in enumerate(_colours(len(statistics.timesteps))):
             seen = layer.groups[group].activations
             if seen is not None:
-                label = _label(statistics, group)
-                axis.plot(centres, density(seen.histogram), color=colour, label=label)
+                width = 2 * seen.reach / BINS
+                centres = (np.arange(BINS) + 0.5) * width - seen.reach
+                shares = np.array(seen.histogram) / max(sum(seen.histogram), 1)
+                axis.plot(centres, shares / width, color=colour, label=_label(statistics, group))
+                below = np.cumsum(shares)
+                ends += [
+                    float(centres[np.searchsorted(below, share)]) for share in (_TAIL, 1 - _TAIL)
+                ]
         axis.axvline(0, color="gray", linestyle=":")
         axis.set_title(f"layer {number}, {layer.name}: before the signs")
+        axis.set_xlim(min(ends), max(ends))
         axis.set_ylim(bottom=0)
         axis.set_yticks([])
         axis.legend(fontsize=7)

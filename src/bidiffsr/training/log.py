@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from bidiffsr.errors import OutputError
+from bidiffsr.inspection.figures import figure_pixels
+from bidiffsr.inspection.layers import NetworkStatistics
+from bidiffsr.inspection.statistics_figures import statistics_figure
 
 
 class TrainingLog:
@@ -43,6 +47,26 @@ class TrainingLog:
         for name, value in values.items():
             if isinstance(value, int | float):
                 self._board.add_scalar(name, value, iteration)
+
+    def write_validation(
+        self, iteration: int, scores: dict[str, float], inside: NetworkStatistics | None
+    ) -> None:
+        """Record scores and what happens inside of the network, drawn where matplotlib is there.
+
+        Of each time group stand the means over layers of what reaches the signs, such as
+        ``group0/dead``.
+        """
+        means = [] if inside is None else inside.group_means()
+        statistics = {
+            f"group{group}/{name}": value
+            for group, each in enumerate(means)
+            for name, value in each.items()
+        }
+        self.write(iteration, scores | statistics)
+        if inside is not None:
+            with suppress(ModuleNotFoundError):
+                pixels = figure_pixels(statistics_figure(inside))
+                self._board.add_image("inside", pixels, iteration, dataformats="HWC")
 
     def __enter__(self) -> TrainingLog:
         """The log itself."""

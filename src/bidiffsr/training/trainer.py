@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,10 @@ def _never() -> bool:
 
 
 def train(
-    config: TrainingConfig, *, stop: Callable[[], bool] = _never
+    config: TrainingConfig,
+    *,
+    stop: Callable[[], bool] = _never,
+    stored: Callable[[int, int], object] | None = None,
 ) -> Generator[TrainingProgress]:
     """Train, or go on training, what ``config`` describes.
 
@@ -80,6 +84,8 @@ def train(
         config: the run.
         stop: is asked after every iteration whether to save and end there. Where several processes
             train, all end when one of them is told to.
+        stored: where the file ``data.store`` is written, is told how many pictures it holds, and
+            of how many.
 
     Yields:
         ``TrainingProgress`` after every iteration.
@@ -88,7 +94,7 @@ def train(
         TrainingError: the folder holds another run's state, or the loss is no number.
         ConfigError, ImageError, CheckpointError, OutputError: as their sources say.
     """
-    trainer = Trainer(config)
+    trainer = Trainer(config, stored)
     if trainer.iteration >= config.iterations:
         trainer.save_model()  # a kill may have come between the state and the model
         trainer.wait_for_others()
@@ -137,7 +143,7 @@ def _iterations(
                 log.write(iteration, values)
         if log is not None and validation.due(iteration, last):
             scores = validation.run(trainer.average.module, iteration)
-            log.write(iteration, scores)
+            log.write_validation(iteration, scores, validation.inspect(trainer.average.module))
         if saving:
             trainer.save()
         yield TrainingProgress(iteration, last, loss, elapsed / (iteration - first), scores)
@@ -149,12 +155,19 @@ def _iterations(
 class Trainer:
     """The state of a run, and one step of it.
 
+    Args:
+        config: the run.
+        stored: as `train` has it.
+
     Raises:
         TrainingError, CheckpointError: what the run starts from does not fit it.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(
+        self, config: TrainingConfig, stored: Callable[[int, int], object] | None = None
+    ) -> None:
         self.config = config
+        self._stored = stored
         self.diffusion = Diffusion(config.model.diffusion)
         if config.accelerator == "cuda" and not torch.cuda.is_available():
             raise TrainingError("accelerator: cuda is not available here; choose auto or cpu")
@@ -209,18 +222,7 @@ class Trainer:
 
     def batches(self) -> Iterator[list[Tensor]]:
         """(pictures, conditions) of the iterations still to do, in order: this process's share."""
-        config = self.config
-        crops = TrainingCrops(
-            config.data.folders,
-            scale=config.model.scale,
-            crop=config.data.crop,
-            seed=config.seed,
-            length=config.iterations * config.batch,
-            exclude=config.data.exclude,
-            degradation=config.data.degradation,
-            cache=config.data.cache,
-            store=config.data.store,
-        )
+        config, crops = self.config, self._crops()
         begins = range(self.iteration * config.batch, len(crops), config.batch)
         workers = config.data.workers
         loader: DataLoader[Any] = DataLoader(
@@ -234,6 +236,30 @@ class Trainer:
         )
         batches: Any = self.fabric.setup_dataloaders(loader, use_distributed_sampler=False)
         return iter(batches)
+
+    def _crops(self) -> TrainingCrops:
+        """The training data; a file of it is written once on each disk, by the first to need it."""
+        config = self.config
+        make = partial(
+            TrainingCrops,
+            config.data.folders,
+            scale=config.model.scale,
+            crop=config.data.crop,
+            seed=config.seed,
+            length=config.iterations * config.batch,
+            exclude=config.data.exclude,
+            degradation=config.data.degradation,
+            cache=config.data.cache,
+            store=config.data.store,
+            written=self._stored,
+        )
+        if config.data.store is None or self.processes.count == 1:
+            return make()
+        with self.fabric.rank_zero_first():
+            if self.processes.first:
+                make()
+        with self.fabric.rank_zero_first(local=True):  # machines may have disks of their own
+            return make()
 
     def learning_rate(self, iteration: int) -> float:
         """The rate of an iteration, from 0."""

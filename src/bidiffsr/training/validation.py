@@ -11,15 +11,19 @@ from torch import nn
 
 from bidiffsr.backends.pytorch import TorchBackend
 from bidiffsr.config import ModelConfig, ValidationConfig
+from bidiffsr.errors import ConfigError, ImageError
 from bidiffsr.evaluation import METRICS, Method, bicubic, evaluate, summarize
 from bidiffsr.evaluation.benchmark import Benchmark
 from bidiffsr.images.codec import write_image
 from bidiffsr.images.image import Image
+from bidiffsr.inspection.layers import NetworkStatistics
+from bidiffsr.inspection.statistics import Inspection
 from bidiffsr.upscaling.upscaler import Upscaler
 
 # Rows of the sample grid and side of its cells: a glance, not an archive.
 _GRID_ROWS = 4
 _GRID_SIDE = 192
+_INSPECTED_SIDE = 128
 
 
 class Validation:
@@ -69,6 +73,22 @@ class Validation:
             write_image(self._output / name, Image(grid), overwrite=True)
         network.train(training)
         return results
+
+    def inspect(self, network: nn.Module) -> NetworkStatistics | None:
+        """What happens inside of ``network`` with the first picture, leaving its mode as it is.
+
+        Returns:
+            None where nothing is binarized, or the picture is too small.
+        """
+        training = network.training
+        try:
+            inspection = Inspection(network, self._model, _INSPECTED_SIDE)
+            inspection.add(next(self._benchmarks[0].pairs(self._model.scale)))
+        except (ConfigError, ImageError):
+            return None
+        finally:
+            network.train(training)
+        return inspection.result()
 
 
 def _grid(benchmark: Benchmark, upscale: Method, scale: int) -> NDArray[np.uint8]:
