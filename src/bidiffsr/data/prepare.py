@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -156,18 +157,19 @@ def count_pairs(output: Path, cut: SubImages) -> int:
 def _prepare_all(
     waiting: Sequence[Path], notes: Notes, cut: SubImages, jobs: int
 ) -> Iterator[Prepared]:
-    workers = min(jobs or usable_cpus(), len(waiting))
+    works = {
+        path: partial(_prepare_one, path, notes.place, notes.grid, cut, notes.others(path))
+        for path in waiting
+    }
+    workers = min(jobs or usable_cpus(), len(works))
     if workers <= 1:
-        for path in waiting:
-            yield _prepare_one(path, notes.place, notes.grid, cut, notes.others(path))
+        for path, work in works.items():
+            yield _result(path, work)
         return
     # Not a fork, which would copy the locks of libvips' threads but not the threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        running = {
-            pool.submit(_prepare_one, path, notes.place, notes.grid, cut, notes.others(path)): path
-            for path in waiting
-        }
+        running = {pool.submit(work): path for path, work in works.items()}
         try:
             for future in as_completed(running):
                 yield _result(running[future], future.result)
