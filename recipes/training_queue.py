@@ -57,8 +57,8 @@ _ON_A_GPU = (
 )
 # At high resolution compiling takes minutes, every time.
 _HIGH = ("--data.crop=96", "--batch=32", "--iterations=4000", "--compile=false")
-# At low resolution an iteration of a few crops is over before the next kernel has started. It goes on from the
-# shipped weights with the better loss; how many iterations a second there are, nobody has measured.
+# At low resolution an iteration of a few crops is over before the next kernel has started. It goes
+# on from the shipped weights with the better loss; nobody has measured the iterations a second.
 _LOW = (
     "--initialize_from=src/bidiffsr/models/weights/x4-small.safetensors",
     "--loss=l1",
