@@ -161,6 +161,38 @@ def test_a_folder_goes_on_past_bad_pictures_and_can_be_given_again(
     ]
 
 
+def test_reasons_that_are_far_up_are_said_again_at_the_end(model: str, capsys: Capture) -> None:
+    Path("in").mkdir()
+    for index in range(22):
+        Path(f"in/bad{index:02}.png").write_text("no picture")
+        save(f"in/c{index:02}.png", 2, 2)
+    assert main(["upscale", "in", "-n", model]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    errors, summary, said_again = lines[:22], lines[22], lines[23:]
+    assert summary == "bidiffsr: 22 done, 22 failed:"
+    for index, (error, again) in enumerate(zip(errors[:20], said_again[:20], strict=True)):
+        assert again.startswith(f"bidiffsr:   in/bad{index:02}.png: not a picture")
+        assert again.removeprefix("bidiffsr:   ") == error.removeprefix("bidiffsr: error: ")
+    assert said_again[20:] == [
+        "bidiffsr:   and 2 more; the line of each begins with 'bidiffsr: error:', or use --json"
+    ]
+
+
+def test_a_reason_without_a_name_gets_one(
+    model: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    save("in/a.png")
+    save("in/b.png")
+    monkeypatch.setattr(Upscaler, "stream", too_much)
+    assert main(["upscale", "in", "-n", model]) == 1
+    first, second, _ = capsys.readouterr().err.splitlines()
+    assert first.startswith("bidiffsr: error: in/a.png: the memory ran out")
+    assert second.startswith("bidiffsr: error: in/b.png: the memory ran out")
+
+
 def test_whatever_befalls_a_file_the_others_are_done(model: str, capsys: Capture) -> None:
     save("in/a.png")
     save("in/z.png")

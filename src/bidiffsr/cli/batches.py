@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from bidiffsr.upscaling.options import UpscaleOptions
     from bidiffsr.upscaling.upscaler import Upscaler
 
-# Of failed pictures, in the line that ends a batch.
+# Failed pictures that are named at the end of a batch.
 _MOST_NAMES = 20
+# Lines about others, behind which that of a failure is no longer in sight.
+_FAR = 20
 
 
 class _Tally:
@@ -44,7 +46,10 @@ class _Tally:
         self._plan, self._report = plan, report
         self.done = 0
         self.there = len(plan.already_there)
-        self.failed: list[str] = []
+        self.failed = 0
+        # The first ones, with the reason of each, and what was done before them.
+        self._failures: list[tuple[str, str]] = []
+        self._done_before = 0
         self._started = time.perf_counter()
 
     def count(self, event: Event) -> bool:
@@ -80,13 +85,20 @@ class _Tally:
             self._report.skipped(job, "made meanwhile by another run")
             return
         name = location(job.source)
-        self.failed.append(name)
         explained = explanation(error)
         if explained is None and not self._plan.batch:
             raise error
         if explained is None:
             traceback.print_exception(error)
-            explained = f"{name}: {type(error).__name__}, which is a bug; please report it"
+            explained = f"{type(error).__name__}, which is a bug; please report it"
+        named = any(location(path) in explained for path in (job.source, *job.outputs))
+        if self._plan.batch and not named:
+            explained = f"{name}: {explained}"
+        if not self.failed:
+            self._done_before = self.done
+        self.failed += 1
+        if self.failed <= _MOST_NAMES:
+            self._failures.append((name, explained))
         print_error(explained)
         self._report.failed(job, explained)
 
@@ -100,15 +112,13 @@ class _Tally:
         results = len(self._plan.earlier_results)
         counts = [(self.there, "already there"), (results, "left out")]
         if self._plan.batch:
-            # Their own lines may be a thousand pictures up.
-            every = [(self.done, done), *counts, (len(self.failed), "failed")]
-            log(": ".join([tally(every), *_listed(self.failed)]))
+            self._sum_up([(self.done, done), *counts, (self.failed, "failed")])
         self._report.ended(
             {
                 "done": self.done,
                 "already_there": self.there,
                 "left_out": results,
-                "failed": len(self.failed),
+                "failed": self.failed,
             },
             time.perf_counter() - self._started,
         )
@@ -117,12 +127,23 @@ class _Tally:
             print_error(f"standard output cannot be written to ({error.strerror}); {kept}")
         return 1 if self.failed or error is not None else 0
 
-
-def _listed(names: Sequence[str]) -> list[str]:
-    """The names as one text, cut short; nothing where there are none."""
-    shown = ", ".join(names[:_MOST_NAMES])
-    more = len(names) - _MOST_NAMES
-    return [f"{shown} and {more} more" if more > 0 else shown] if names else []
+    def _sum_up(self, counts: Sequence[tuple[int, str]]) -> None:
+        """The tally, with names of failures, or a line for each that may be out of sight."""
+        if not self.failed:
+            log(tally(counts))
+            return
+        more = self.failed - len(self._failures)
+        if self.done - self._done_before <= _FAR:
+            names = ", ".join(name for name, _ in self._failures)
+            log(f"{tally(counts)}: {names}" + (f" and {more} more" if more else ""))
+            return
+        log(f"{tally(counts)}:")
+        for _, reason in self._failures:
+            log(f"  {reason}")
+        if more:
+            log(
+                f"  and {more} more; the line of each begins with 'bidiffsr: error:', or use --json"
+            )
 
 
 def upscale_all(
