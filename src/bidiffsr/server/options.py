@@ -37,7 +37,7 @@ _CHECKS = {
     "upload_seconds": whole(1),
     "job_seconds": whole(1),
     "keep_seconds": whole(1),
-    "stop_seconds": whole(0),
+    "stop_seconds": optional(whole(0)),
 }
 
 
@@ -78,8 +78,9 @@ class ServerOptions:
     """Time that upscaling a picture may take. Default: 3600."""
     keep_seconds: int = 3600
     """How long results are kept. Default: 3600."""
-    stop_seconds: int = 60
-    """How long pictures that wait are still begun when the server is told to stop. Default: 60."""
+    stop_seconds: int | None = None
+    """How long pictures that wait are still begun when the server is told to stop. Default: until
+    all are done."""
 
     def __post_init__(self) -> None:
         check_options(self, _CHECKS)

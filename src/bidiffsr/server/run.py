@@ -46,7 +46,8 @@ class _Server(uvicorn.Server):
         self._queue.drain()
         asked_at, idle_since = time.monotonic(), None
         while self._asked < 2 and not self._queue.finished:
-            if time.monotonic() - asked_at >= self._queue.limits.stop_seconds:
+            limit = self._queue.limits.stop_seconds
+            if limit is not None and time.monotonic() - asked_at >= limit:
                 self._queue.drop_waiting()
             if not (self._queue.running or self._queue.waiting):
                 idle_since = idle_since or time.monotonic()
@@ -66,9 +67,9 @@ def serve(
 ) -> None:
     """Answer requests until SIGINT or SIGTERM comes.
 
-    Then no more pictures are taken. The one that is upscaled is finished, and so are those that are
-    begun within `options.stop_seconds`; whoever waits for them has some seconds to fetch them. A
-    second signal cancels all.
+    Then no more pictures are taken. All that were taken are finished, or with
+    `options.stop_seconds` those that are begun within them; whoever waits for them has some seconds
+    to fetch them. A second signal cancels all.
 
     Args:
         upscaler: the model.
