@@ -195,6 +195,10 @@ def upscale_all(
             report.event(event)
             if counts.count(event):
                 bars.advance(overall)
+        if resumption is not None:
+            # Of another process on the same job that was killed meanwhile.
+            for folder in plan.folders:
+                storage_of(folder).remove_leftovers(folder)
     return counts.end("done", "results are kept")
 
 
