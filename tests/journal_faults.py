@@ -1,29 +1,31 @@
 """What befalls batches with a journal: kills, full disks, lost pictures, other models, company.
 
-Alone, `python tests/journal_faults.py [tries] [fault ...]` does each so many times and prints a
-table of what happened; it ends with 1 at the first thing that is not as it has to be.
+`python tests/faults.py` does each many times and prints what happened.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
-import sys
+import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import kill_runs
 from kill_runs import PICTURES, check, contents, half_written, moment, running, save_pictures
 from tiny_model import save_tiny_model
 
 _SECONDS = 600.0  # until a run is taken to hang
+_MOST_KILLS = (
+    12  # of one batch, for where nothing comes of it in the time that an idle machine takes
+)
 
 
 @dataclass
@@ -46,20 +48,41 @@ class Batch:
 
     folder: Path
     chance: random.Random
-    seconds: float = 0.0
     whole: list[dict[str, bytes]] = field(default_factory=list)
+    # Of an undisturbed run with a journal: until its model is loaded, and until its end.
+    loading: float = 0.0
+    seconds: float = 0.0
+    journal_bytes: int = 0
 
     def __post_init__(self) -> None:
         save_pictures(self.pictures)
         for number in range(2):
-            self.put_model(number)
+            save_tiny_model(self._kept(number), tail=1.0 + number)
             output = self.folder / f"whole{number}"
-            command = ["upscale", self.pictures, "-o", output, "-n", self.model, "--threads", 1]
-            self.seconds = kill_runs.run_whole(*command)
+            model = self._kept(number)
+            kill_runs.run_whole(
+                *("upscale", self.pictures, "-o", output, "-n", model, "--threads", 1)
+            )
             self.whole.append(contents(output))
         assert self.whole[0].keys() == self.whole[1].keys()
         assert len(self.whole[0]) == PICTURES
         self.put_model(0)
+        self._time()
+
+    def _time(self) -> None:
+        with ExitStack() as stack:
+            started = time.monotonic()
+            run = self.start(stack)
+            run.wait_until(run.is_loaded)
+            self.loading = time.monotonic() - started
+            assert run.end().code == 0
+            self.seconds = time.monotonic() - started
+        self.journal_bytes = self.journal.stat().st_size
+        self.is_whole()
+        self.clear()
+
+    def _kept(self, number: int) -> Path:
+        return self.folder / f"model{number}.safetensors"
 
     @property
     def pictures(self) -> Path:
@@ -81,9 +104,16 @@ class Batch:
         """The journal's file."""
         return self.folder / "journal"
 
+    @property
+    def made(self) -> int:
+        """How many results there are."""
+        return len(contents(self.results))
+
     def put_model(self, number: int) -> None:
         """Put one of the models in place of the other, at once."""
-        save_tiny_model(self.model, tail=1.0 + number)
+        fresh = self.folder / "fresh"
+        fresh.write_bytes(self._kept(number).read_bytes())
+        fresh.replace(self.model)
 
     def clear(self) -> None:
         """Forget what was made."""
@@ -91,41 +121,32 @@ class Batch:
         for path in [*kept, *self.folder.glob("journal*")]:
             path.unlink()
 
-    def start(
-        self, stack: ExitStack, *more: str, prefix: tuple[str, ...] = ()
-    ) -> Callable[[], Run]:
-        """Start a run; what is returned waits for its end."""
+    def start(self, stack: ExitStack, *more: str, prefix: tuple[str, ...] = ()) -> Running:
+        """Start a run."""
         out = stack.enter_context((self.folder / f"events{time.monotonic_ns()}").open("w+b"))
         command = ["upscale", self.pictures, "-o", self.results, "-n", self.model]
         options = ["--threads", 1, "--json", "--journal", self.journal, *more]
         process = stack.enter_context(running(*command, *options, stdout=out, prefix=prefix))
-
-        def end(kill: bool = False) -> Run:
-            if kill:
-                process.kill()
-            _, err = process.communicate(timeout=_SECONDS)
-            out.seek(0)
-            lines = [line for line in out.read().splitlines(keepends=True) if line.endswith(b"\n")]
-            assert b"Traceback" not in err, err.decode()
-            return Run(process.returncode, [*map(json.loads, lines)], err.decode().splitlines())
-
-        end.process = process  # type: ignore[attr-defined]
-        return end
+        return Running(process, out)
 
     def run(self, *more: str, prefix: tuple[str, ...] = ()) -> Run:
         """A run from beginning to end."""
         with ExitStack() as stack:
-            return self.start(stack, *more, prefix=prefix)()
+            return self.start(stack, *more, prefix=prefix).end()
 
-    def wait(self, end: Callable[[], Run]) -> None:
+    def wait(self, run: Running) -> None:
         """Until a random moment of a run, or its end."""
         until, delay = moment(self.chance, self.results, self.seconds)
-        process = end.process  # type: ignore[attr-defined]
-        deadline = time.monotonic() + _SECONDS
-        while not until() and process.poll() is None:
-            assert time.monotonic() < deadline, "the run hangs"
-            time.sleep(0.0005)
-        time.sleep(delay)
+        run.wait_until(until, delay)
+
+    def wait_loading(self, run: Running) -> None:
+        """Until a random moment of the time in which program and model are loaded."""
+        run.wait_until(lambda: True, self.chance.uniform(0, self.loading))
+
+    def wait_made(self, run: Running, count: int) -> None:
+        """Until so many results are there, and a random moment of the next one, or the end."""
+        each = (self.seconds - self.loading) / PICTURES
+        run.wait_until(lambda: self.made >= count, self.chance.uniform(0, each))
 
     def is_whole(self, number: int = 0) -> None:
         """Make sure that everything is there, as of an undisturbed run, and nothing else."""
@@ -133,135 +154,192 @@ class Batch:
         assert half_written(self.results) == 0, "a temporary file stayed"
 
 
-def killed(batch: Batch, found: Counter[str]) -> None:
-    """`SIGKILL` at random moments of one job, until it is done."""
+@dataclass
+class Running:
+    """A run that has been started."""
+
+    process: subprocess.Popen[bytes]
+    out: IO[bytes]
+
+    def is_loaded(self) -> bool:
+        """Whether it has said what it is going to do, which it does with its model loaded."""
+        return os.fstat(self.out.fileno()).st_size > 0
+
+    def wait_until(self, until: Callable[[], bool], delay: float = 0.0) -> None:
+        """Until so many seconds after something has come about, or the run's end."""
+        deadline = time.monotonic() + _SECONDS
+        while not until() and self.process.poll() is None:
+            assert time.monotonic() < deadline, "the run hangs"
+            time.sleep(0.0005)
+        time.sleep(delay)
+
+    def end(self, kill: bool = False) -> Run:
+        """Wait for its end."""
+        if kill:
+            self.process.kill()
+        _, err = self.process.communicate(timeout=_SECONDS)
+        self.out.seek(0)
+        lines = [line for line in self.out.read().splitlines(keepends=True) if line[-1:] == b"\n"]
+        assert b"Traceback" not in err, err.decode()
+        return Run(self.process.returncode, [*map(json.loads, lines)], err.decode().splitlines())
+
+
+def killed(batch: Batch, found: Counter[str], turn: int) -> int:
+    """`SIGKILL` at random moments of batches with a journal, each again until it is done."""
     made: list[str] = []
+    kills = 0
     while True:
         with ExitStack() as stack:
-            end = batch.start(stack)
-            batch.wait(end)
-            run = end(kill=True)  # type: ignore[call-arg]
+            run = batch.start(stack)
+            batch.wait(run)
+            ended = run.end(kill=True)
         check(contents(batch.results), batch.whole[0], "after a kill")
-        made += run.made
-        if run.code == 0:
+        made += ended.made
+        if ended.code == 0:
             break
-        assert run.code == -signal.SIGKILL, run.errors
-        found["kills"] += 1
-        found["temporary files left by kills"] += half_written(batch.results) > 0
-        if len(contents(batch.results)) == PICTURES:
+        assert ended.code == -signal.SIGKILL, ended.errors
+        kills += 1
+        found["before the first result"] += batch.made == 0
+        found["between the first and the last"] += 0 < batch.made < PICTURES
+        found["after the last"] += batch.made == PICTURES
+        found["left a temporary file"] += half_written(batch.results) > 0
+        if batch.made == PICTURES or kills == _MOST_KILLS:
             made += batch.run().made
             break
     batch.is_whole()
     # A kill may come between a result's new name and its event.
     assert len(made) == len(set(made)), "a finished picture was made again"
+    found["batches until done"] += 1
+    return kills
 
 
-def full_disk(batch: Batch, found: Counter[str]) -> None:
-    """A disk that is full (no file may grow beyond a limit), then has room."""
-    limit = batch.chance.choice([batch.chance.randint(1, 40_000), batch.chance.randint(1, 300_000)])
-    run = batch.run(prefix=("prlimit", f"--fsize={limit}"))
+def full_disk(batch: Batch, found: Counter[str], turn: int) -> int:
+    """A disk that is full (no file may grow beyond a random limit), then has room."""
+    largest = max(map(len, batch.whole[0].values()))
+    assert batch.journal_bytes < largest
+    limits = (1, batch.journal_bytes) if turn % 2 else (batch.journal_bytes, largest)
+    run = batch.run(prefix=("prlimit", f"--fsize={batch.chance.randint(*limits)}"))
     check(contents(batch.results), batch.whole[0], "on a full disk")
     assert half_written(batch.results) == 0, "a temporary file stayed"
     errors = [line for line in run.errors if line.startswith("bidiffsr: error: ")]
     # Beside them only the line that counts.
     assert run.code == (1 if errors else 0), run
     assert len(run.errors) - len(errors) <= 1, run.errors
-    found["the journal's error ended it" if "journal: " in "".join(errors) else "others"] += 1
-    found["results before"] += len(run.made)
+    at_journal = [line for line in errors if f"{batch.journal}: " in line]
+    if at_journal:
+        assert at_journal == errors[-1:], errors
+        found["the journal had no room, and its line ended the batch"] += 1
+    else:
+        assert len(errors) == PICTURES - len(run.made), run
+        found["some results had no room, one line each, and the others were made"] += bool(errors)
+        found["all had room"] += not errors
     assert batch.run().code == 0
     batch.is_whole()
+    return 1
 
 
-def vanishing(batch: Batch, found: Counter[str]) -> None:
+def vanishing(batch: Batch, found: Counter[str], turn: int) -> int:
     """A picture that vanishes at a random moment."""
-    lost = batch.chance.choice(sorted(batch.pictures.iterdir()))
-    data = lost.read_bytes()
+    pictures = sorted(batch.pictures.iterdir())
     with ExitStack() as stack:
-        end = batch.start(stack)
-        batch.wait(end)
+        run = batch.start(stack)
+        if turn % 2:
+            batch.wait(run)
+            lost = batch.chance.choice(pictures[batch.made + 1 :] or pictures[-1:])
+        else:
+            batch.wait_made(run, batch.chance.randrange(1, PICTURES))
+            lost = batch.chance.choice(pictures[: batch.made])
+        data = lost.read_bytes()
         lost.unlink()
-        run = end()
+        ended = run.end()
     lost.write_bytes(data)
-    failed = [each["picture"] for each in run.events if each["event"] == "failed"]
-    assert failed in ([], [str(lost)]), run
-    assert run.code == len(failed), run
-    planned = run.events[0]["pictures"]
-    assert len(run.made) == planned - len(failed)
-    when = "before it was planned" if planned < PICTURES else "when it was read already"
-    found["in time to fail" if failed else when] += 1
-    assert len(batch.run().made) == PICTURES - len(run.made)
+    failed = [each["picture"] for each in ended.events if each["event"] == "failed"]
+    assert failed in ([], [str(lost)]), ended
+    assert ended.code == len(failed), ended
+    planned = ended.events[0]["pictures"]
+    assert len(ended.made) == planned - len(failed)
+    if failed:
+        found["before it was read: one line, and the others were made"] += 1
+    elif planned < PICTURES:
+        found["before it was planned: it was not missed"] += 1
+    else:
+        found["when it was read already: its result was made"] += 1
+    assert len(batch.run().made) == PICTURES - len(ended.made)
     batch.is_whole()
+    return 1
 
 
-def swapped(batch: Batch, found: Counter[str]) -> None:
+def swapped(batch: Batch, found: Counter[str], turn: int) -> int:
     """Another model put under the model's name at a random moment."""
     with ExitStack() as stack:
-        end = batch.start(stack)
-        batch.wait(end)
+        run = batch.start(stack)
+        if turn % 2:
+            batch.wait_loading(run)
+        else:
+            run.wait_until(run.is_loaded)
+            batch.wait_made(run, batch.chance.randrange(PICTURES))
         batch.put_model(1)
-        run = end()
-    if run.code == 1 and "was changed while it was read" in run.errors[0]:
-        found["while it was loaded, which is refused"] += 1
+        ended = run.end()
+    if ended.code == 1 and "was changed while it was read" in ended.errors[0]:
+        found["while it was loaded: refused"] += 1
         batch.put_model(0)
-        return
-    assert run.code == 0, run
+        return 1
+    assert ended.code == 0, ended
     first = 1 if contents(batch.results) == batch.whole[1] else 0
     batch.is_whole(first)
-    found["when it was loaded already" if first == 0 else "before it was loaded"] += 1
-    run = batch.run()
-    assert (run.code, run.made) == ((1, []) if first == 0 else (0, [])), run
+    if first == 0:
+        found[
+            "when it was loaded: all results are of the first, and the next run refuses them"
+        ] += 1
+    else:
+        found["before it was loaded: all results are of the other"] += 1
+    ended = batch.run()
+    assert (ended.code, ended.made) == ((1, []) if first == 0 else (0, [])), ended
     batch.is_whole(first)
     assert batch.run("--overwrite").code == 0
     batch.is_whole(1)
     batch.put_model(0)
+    return 1
 
 
-def shared(batch: Batch, found: Counter[str]) -> None:
-    """Two processes on one job, one of them killed at a random moment."""
+def shared(batch: Batch, found: Counter[str], turn: int) -> int:
+    """Two processes on one batch, one of them killed at a random moment."""
     with ExitStack() as stack:
-        ends = [batch.start(stack) for _ in range(2)]
-        batch.wait(ends[0])
-        first = ends[0](kill=True)  # type: ignore[call-arg]
-        second = ends[1]()
+        one, other = (batch.start(stack) for _ in range(2))
+        if turn % 4 == 3:
+            batch.wait_loading(one)
+        else:
+            batch.wait(one)
+        first = one.end(kill=True)
+        second = other.end()
     assert second.code == 0, second
     batch.is_whole()
     made = first.made + second.made
     assert len(made) == len(set(made)), "a picture was made by both"
-    found["made by the killed one"] += len(first.made)
-    found["made by the other"] += len(second.made)
-    found["waited for"] += sum(each["event"] == "waiting" for each in second.events)
+    both = bool(first.made) and bool(second.made)
+    found["both made some"] += both
+    found["the other made all"] += not first.made
+    found["the one that was to be killed made all"] += not second.made
+    waited = any(each["event"] == "waiting" for each in second.events)
+    found["the other waited for a picture of the killed one"] += waited
+    return 1
 
 
 FAULTS = (killed, full_disk, vanishing, swapped, shared)
 
 
 def try_fault(
-    fault: Callable[[Batch, Counter[str]], None], folder: Path, tries: int, seed: int = 0
-) -> Counter[str]:
-    """Do one of the faults, again and again from the beginning; what happened.
+    fault: Callable[[Batch, Counter[str], int], int], folder: Path, tries: int, seed: int = 0
+) -> tuple[int, Counter[str]]:
+    """Do one of the faults, again and again from the beginning; how often, and what happened.
 
     Raises:
         AssertionError: something was not as it has to be.
     """
     batch, found = Batch(folder, random.Random(seed)), Counter[str]()
-    for _ in range(tries):
-        fault(batch, found)
+    count = turn = 0
+    while count < tries:
+        count += fault(batch, found, turn)
+        turn += 1
         batch.clear()
-    return found
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Print the table, a row as soon as it is known."""
-    tries = int(arguments[0]) if arguments else 10
-    named = arguments[1:] or [fault.__name__ for fault in FAULTS]
-    print("| What befalls a batch of eight pictures with a journal | Tries | What happened |")
-    print("|---|---:|---|")
-    for fault in (fault for fault in FAULTS if fault.__name__ in named):
-        with TemporaryDirectory() as folder:
-            found = try_fault(fault, Path(folder), tries)
-        happened = ", ".join(f"{what} {number}" for what, number in found.items())
-        print(f"| {(fault.__doc__ or '').removesuffix('.')} | {tries} | {happened} |", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+    return count, found

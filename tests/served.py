@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -120,3 +125,34 @@ def listening(app: FastAPI) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+class Serving:
+    """`bidiffsr serve` in a process of its own."""
+
+    def __init__(self, model: Path | str, *options: str, **variables: str) -> None:
+        command = [sys.executable, "-m", "bidiffsr", "serve", "-n", str(model), "--port", "0"]
+        self.process = subprocess.Popen(
+            [*command, *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | variables,
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+
+    def __enter__(self) -> Serving:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.process:
+            self.process.kill()
+
+    def stop(self, *signals: signal.Signals) -> tuple[int, str]:
+        """The exit code, and what stands on standard error."""
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.3)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors

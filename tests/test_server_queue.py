@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import subprocess
@@ -19,10 +18,21 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+import uploads
 from bidiffsr.server.app import create_app
 from bidiffsr.server.options import ServerOptions
 from bidiffsr.upscaling.upscaler import Upscaler
-from served import Gate, client, listening, opened, parsed_events, picture, queue_of, wait_for
+from served import (
+    Gate,
+    Serving,
+    client,
+    listening,
+    opened,
+    parsed_events,
+    picture,
+    queue_of,
+    wait_for,
+)
 from tiny_model import save_tiny_model, tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -80,6 +90,10 @@ def test_two_hundred_at_once_none_lost_in_order_and_within_the_memory() -> None:
     for index in (0, 77, 199):  # each its own, and none another's
         small = np.array(opened(picture(8 + index % 5, 8 + index % 7, seed=index)))
         assert np.array_equal(np.array(opened(results[index])), upscaler(small))
+
+
+def test_two_hundred_some_of_them_large_in_a_process_of_bounded_memory() -> None:
+    uploads.upload_at_once()
 
 
 def test_who_waits_is_told_how_many_are_before(gated: tuple[Upscaler, Gate]) -> None:
@@ -255,48 +269,17 @@ def test_a_client_that_stops_following_is_forgotten(gated: tuple[Upscaler, Gate]
 # The command.
 
 
-class Serving:
-    """`bidiffsr serve` in a process of its own."""
-
-    def __init__(self, model: Path, *options: str, **variables: str) -> None:
-        command = [sys.executable, "-m", "bidiffsr", "serve", "-n", str(model), "--port", "0"]
-        self.process = subprocess.Popen(
-            [*command, *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | variables,
-        )
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-
-    def __enter__(self) -> Serving:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with self.process:
-            self.process.kill()
-
-    def stop(self, *signals: signal.Signals) -> tuple[int, str]:
-        """The exit code, and what stands on standard error."""
-        for number in signals:
-            self.process.send_signal(number)
-            time.sleep(0.3)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
-
-
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_model(tmp_path_factory.mktemp("model") / "m.safetensors")
 
 
-@pytest.mark.parametrize("seconds", [60, 0])
+@pytest.mark.parametrize("seconds", [None, 60, 0])
 def test_the_command_listens_here_and_ends_its_work_when_it_is_told_to_stop(
-    seconds: int, model: Path
+    seconds: int | None, model: Path
 ) -> None:
     with (
-        Serving(model, "--stop-seconds", str(seconds)) as served,
+        Serving(model, *([] if seconds is None else ["--stop-seconds", str(seconds)])) as served,
         httpx2.Client(base_url=served.url, timeout=60) as server,
     ):
         assert served.url.startswith("http://127.0.0.1:")
@@ -313,8 +296,8 @@ def test_the_command_listens_here_and_ends_its_work_when_it_is_told_to_stop(
         assert "retry-after" in refused.headers
         ended = [wait_for(server, answer.json()["url"]) for answer in waiting]
         for job in ended:
-            assert job["state"] == ("done" if seconds else "failed")
-            assert seconds or "stopping" in job["error"]
+            assert job["state"] == ("failed" if seconds == 0 else "done")
+            assert seconds != 0 or "stopping" in job["error"]
         done = wait_for(server, long["url"])
         assert done["state"] == "done"
         for result in done["results"]:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+import faults
 import fuzz_models
 import journal_faults
 import kill_runs
+import uploads
 from bidiffsr.backends.engine import Engine
 from bidiffsr.errors import NumericalError
 from bidiffsr.upscaling.upscaler import Upscaler
@@ -81,7 +83,46 @@ def test_killed_upscalings_go_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", [journal_faults.vanishing, journal_faults.shared])
 def test_batches_with_a_journal_survive(fault: Any, tmp_path: Path) -> None:
-    assert journal_faults.try_fault(fault, tmp_path, 1).total() > 0
+    tries, found = journal_faults.try_fault(fault, tmp_path, 1)
+    assert tries == 1
+    assert found.total() > 0
+
+
+def test_the_table_counts_kills_and_says_what_was_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def killed(batch: Any, found: Any, turn: int) -> int:
+        """A kill at `random` moments."""
+        found[f"in turn {turn}"] += 1
+        found["never"] += 0
+        return 3
+
+    class NoBatch:
+        def __init__(self, *_: Any) -> None: ...
+
+        def clear(self) -> None: ...
+
+    monkeypatch.setattr(journal_faults, "Batch", NoBatch)
+    monkeypatch.setattr(journal_faults, "FAULTS", (killed,))
+    monkeypatch.setattr(journal_faults, "killed", killed)
+    monkeypatch.setattr(faults.importlib.util, "find_spec", lambda _: None)
+    faults.main(["5", "1", "killed", "ray_workers"])
+    _, _, kills, ray = capsys.readouterr().out.splitlines()
+    assert kills == "| A kill at `random` moments | 6 | 1 in turn 0; 1 in turn 1 |"
+    assert "| 0 | skipped: Ray is not installed" in ray
+
+
+def test_a_server_that_keeps_growing_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = iter((100_000_000, 100_000_000 + 2 * uploads.MAX_HELD + 200_000_000))
+
+    async def nobody(url: str) -> tuple[list[bytes], int]:
+        return [], 1
+
+    monkeypatch.setattr(uploads, "_peak", lambda _: next(peaks))
+    monkeypatch.setattr(uploads, "_everybody", nobody)
+    monkeypatch.setattr(uploads, "CHECKED", ())
+    with pytest.raises(AssertionError, match="peak rose from 100 to 556 MB"):
+        uploads.upload_at_once()
 
 
 def test_a_picture_made_twice_would_be_seen(
