@@ -240,6 +240,23 @@ def test_a_picture_that_vanishes_fails_alone(
     ]
 
 
+def test_what_a_killed_process_leaves_meanwhile_goes_at_the_end(
+    command: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = stream.draw_file
+    left = Path(f"out/.bidiffsr-{here()}-{os.getpid()}-1-00.tmp")  # started at another time
+
+    def leaving(*arguments: Any, **named: Any) -> Any:
+        left.parent.mkdir(exist_ok=True)
+        left.touch()
+        return draw(*arguments, **named)
+
+    monkeypatch.setattr(stream, "draw_file", leaving)
+    made, _ = run(command, capsys)
+    assert made == ["in/a.png", "in/b.png", "in/c.png"]
+    assert not left.exists()
+
+
 def test_a_picture_that_changes_meanwhile_is_not_taken_for_what_it_was(
     command: list[str], capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
