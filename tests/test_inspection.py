@@ -119,8 +119,19 @@ def test_statistics_are_those_of_what_the_layers_see(method: str, pictures: list
             assert np.abs(np.array(seen.histogram) * 2 - counts).max() <= 2
 
 
+def test_values_that_are_not_finite_stand_in_no_distribution() -> None:
+    """Of a network that diverges while it is trained, too, something can be told."""
+    conv = BinaryConv2d(1, 1, 3, activation=ActivationSign(), weight=ScaledWeightSign())
+    seen = _Seen()
+    seen.add(conv, (torch.tensor([[[[1.0, -9.0, np.inf, -np.inf, np.nan]]]]),))
+    assert (int(seen.histogram.sum()), seen.reach) == (2, 16)
+    seen.add(conv, (torch.full((1, 1, 2, 2), np.inf),))
+    assert (int(seen.histogram.sum()), seen.reach) == (2, 16)
+    assert seen.result() is not None
+
+
 def test_a_distribution_is_drawn_as_far_as_it_reaches() -> None:
-    """Wide and narrow values, in either order; the axis leaves out a thousandth at most."""
+    """Wide and narrow values, in either order; the axis leaves out two thousandths at each end."""
     random = np.random.default_rng(0)
     batches = [random.normal(1, scale, (2, 3, 50, 50)).astype(np.float32) for scale in (1, 12)]
     conv = BinaryConv2d(3, 3, 3, activation=ActivationSign(), weight=ScaledWeightSign())

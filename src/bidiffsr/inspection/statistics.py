@@ -169,9 +169,10 @@ class _Seen:
         self.total += float(values.sum())
         self.squares += float(values.square().sum())
         self.positive += float((active > 0).sum())
-        while float(values.abs().max()) > self.reach:
+        finite = values[values.isfinite()]
+        while len(finite) and float(finite.abs().amax()) > self.reach:
             self._widen()
-        self.histogram += torch.histc(values, BINS, -self.reach, self.reach).cpu()
+        self.histogram += torch.histc(finite, BINS, -self.reach, self.reach).cpu()
         least, greatest = active.amin(dim=(0, 2, 3)), active.amax(dim=(0, 2, 3))
         self.least = least if self.least is None else torch.minimum(self.least, least)
         self.greatest = (
