@@ -12,12 +12,10 @@ from __future__ import annotations
 import io
 import math
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -29,6 +27,7 @@ from bidiffsr.images.contents import Contents, Raw, check_light, damaged, from_l
 from bidiffsr.images.extras import optional
 from bidiffsr.images.image import from_float, to_float, unpremultiply
 from bidiffsr.images.metadata import Metadata, Resolution, without_place
+from bidiffsr.images.openimageio import decode
 
 NAME, EXTRA = "OpenEXR", "exr"
 
@@ -113,9 +112,9 @@ def contents(data: bytes) -> Contents:
     head = _head_of(data)
     _check_blocks(data, head)
     unpack()
-    decode = partial(_samples, data, head)
+    samples = partial(_samples, data, head)
     return Contents(
-        data, raw=Raw(head.height, head.width, len(head.channels), 2, decode, dpi=head.dpi)
+        data, raw=Raw(head.height, head.width, len(head.channels), 2, samples, dpi=head.dpi)
     )
 
 
@@ -348,29 +347,16 @@ def _straight(light: NDArray[np.float32], head: _Head, slack: float) -> NDArray[
 
 def _decoded(data: bytes, head: _Head) -> NDArray[np.float32]:
     """What the channels hold, (H, W, C), in the order of `head.channels`."""
-    imageio = optional("OpenImageIO", EXTRA, NAME)
-    with tempfile.TemporaryDirectory(prefix="bidiffsr-") as folder:
-        path = Path(folder, "picture.exr")  # it is found by its suffix, and takes no bytes
-        with path.open("wb") as written:
-            written.write(head.whole)
-            written.write(memoryview(data)[len(head.whole) :])
-        file = imageio.ImageInput.open(str(path))
-        if file is None:
-            raise damaged(_one_line(imageio.geterror()) or "its header cannot be read")
-        names = tuple(file.spec().channelnames)
-        light = file.read_image("float")
-        why = _one_line(file.geterror())
-        file.close()
+    pieces = [head.whole, memoryview(data)[len(head.whole) :]]
+    found = decode(pieces, ".exr", "float", EXTRA, NAME)
+    light, why = found.samples, found.complaint
+    names = tuple(found.described.channelnames)
     shape = head.height, head.width, len(head.channels)
     if light is None or why or light.size != math.prod(shape) or {*names} != {*head.channels}:
         raise damaged(why or "its samples are not all there")
     order = [names.index(name) for name in head.channels]
     light = light.reshape(shape)
     return light if order == sorted(order) else light[..., order]
-
-
-def _one_line(said: Any) -> str:
-    return " ".join(str(said).split())[:200]
 
 
 def write(file: BinaryIO, strips: Iterator[NDArray[Any]], height: int, width: int) -> None:

@@ -27,6 +27,7 @@ from bidiffsr.images.extras import optional
 from bidiffsr.images.libvips import libvips
 from bidiffsr.images.libvips import metadata as item
 from bidiffsr.images.metadata import LARGEST, Collector, Metadata, Resolution
+from bidiffsr.images.openimageio import decode
 
 if TYPE_CHECKING:
     import pyvips
@@ -216,7 +217,7 @@ def contents(data: bytes) -> Contents:
     found = partial(_metadata, data)
     if _in_libvips("load"):
         return Contents(data, metadata=found)
-    optional("OpenImageIO", EXTRA, NAME)
+    unpack()
     decoded = _Decoded(data, head)
     sides = head.height, head.width, head.channels, head.sample_bytes
     return Contents(data, raw=Raw(*sides, decoded.samples, icc=decoded.profile), metadata=found)
@@ -320,18 +321,12 @@ class _Decoded:
         Raises:
             ImageError: the file is damaged.
         """
-        imageio = optional("OpenImageIO", EXTRA, NAME)
-        with tempfile.TemporaryDirectory(prefix="bidiffsr-") as folder:
-            path = Path(folder, "picture.jxl")  # it is found by its suffix, and takes no bytes
-            path.write_bytes(_padded(self.data))
-            file = imageio.ImageInput.open(str(path))
-        if file is None:
-            raise damaged(str(imageio.geterror()) or "its header cannot be read")
-        described = file.spec()
-        samples = file.read_image(f"uint{8 * self.head.sample_bytes}")
+        kind = f"uint{8 * self.head.sample_bytes}"
+        found = decode([_padded(self.data)], ".jxl", kind, EXTRA, NAME)
+        samples, described = found.samples, found.described
         sides = self.head.height, self.head.width, self.head.channels
         if samples is None or samples.reshape(sides[0], sides[1], -1).shape != sides:
-            raise damaged(str(file.geterror()) or "its samples are not all there")
+            raise damaged(found.complaint or "its samples are not all there")
         profile = described.getattribute("ICCProfile")
         if tuple(described.getattribute("CICP") or ())[:2] not in _SRGB and profile is not None:
             self.icc = bytes(profile)
