@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import bidiffsr
-from bidiffsr.errors import CheckpointError, ConfigError, ImageError
+from bidiffsr.errors import CheckpointError, ConfigError, ImageError, OutputError
 from bidiffsr.images.convert import as_image
 
 SOURCE = Path(bidiffsr.__file__).parents[1]
@@ -141,6 +141,8 @@ def test_the_other_arguments_too(tmp_path: Path) -> None:
         kind = type(wrong).__name__
         with pytest.raises(ImageError, match=rf"^path is of type {kind}; expected a str"):
             bidiffsr.read_image(cast(Any, wrong))
+        with pytest.raises(OutputError, match=rf"^path is of type {kind}; expected a str"):
+            bidiffsr.write_image(cast(Any, wrong), bidiffsr.Image(pixels))
     with pytest.raises(ConfigError, match=r"^quality: got 'x', expected a whole number, 1 to 100"):
         bidiffsr.write_image(tmp_path / "a.png", bidiffsr.Image(pixels), quality=cast(Any, "x"))
 

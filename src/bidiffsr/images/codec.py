@@ -25,6 +25,7 @@ from bidiffsr.images.image import Header, Image
 from bidiffsr.images.libvips import libvips
 from bidiffsr.system.files import (
     StrPath,
+    check_path,
     exists_already,
     printable,
     read_file,
@@ -162,8 +163,9 @@ def check_output(path: StrPath, *, overwrite: bool = False) -> Format:
 
     Raises:
         OutputError: the suffix is unknown, the folder is missing or read-only, `path` exists and
-            must not be overwritten, or is something else than a file.
+            must not be overwritten, or is something else than a file, or no path.
     """
+    check_path(path, OutputError)
     target = Path(path)
     format_ = format_for(target.suffix, printable(path))
     try:
