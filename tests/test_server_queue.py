@@ -61,21 +61,11 @@ def test_two_hundred_at_once_none_lost_in_order_and_within_the_memory() -> None:
     order: list[int] = []
     queue._when_ended = lambda job: (held.append(queue.held), order.append(job.number))
 
+    def size(index: int) -> tuple[int, int]:
+        return 8 + index % 5, 8 + index % 7
+
     async def one(client: httpx2.AsyncClient, index: int) -> tuple[int, bytes]:
-        size = 8 + index % 5, 8 + index % 7
-        body = picture(*size, seed=index)
-        if index % 2:
-            sent = await client.post("/api/jobs", content=body, headers=PNG)
-        else:
-            sent = await client.post("/api/jobs", files={"picture": (f"{index}.png", body)})
-        assert sent.status_code == 202, sent.text
-        job = sent.json()
-        stream = await client.get(job["events"])
-        last = parsed_events(stream.text)[-1].data
-        assert last["state"] == "done", last
-        answer = await client.get(last["results"][0]["url"])
-        assert opened(answer.content).size == (4 * size[0], 4 * size[1])
-        return index, answer.content
+        return index, await uploads.upload_one(client, index, size(index))
 
     async def everybody(url: str) -> dict[int, bytes]:
         limits = httpx2.Limits(max_connections=count)
@@ -88,7 +78,7 @@ def test_two_hundred_at_once_none_lost_in_order_and_within_the_memory() -> None:
     assert order == list(range(1, count + 1))
     assert max(held) <= most_held
     for index in (0, 77, 199):  # each its own, and none another's
-        small = np.array(opened(picture(8 + index % 5, 8 + index % 7, seed=index)))
+        small = np.array(opened(picture(*size(index), seed=index)))
         assert np.array_equal(np.array(opened(results[index])), upscaler(small))
 
 

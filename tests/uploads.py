@@ -68,14 +68,26 @@ def _size(index: int) -> tuple[int, int]:
     return (SIDE, SIDE) if index % (COUNT // LARGE) == 0 else (8 + index % 5, 8 + index % 7)
 
 
-async def _one(client: httpx2.AsyncClient, index: int) -> bytes:
-    size = _size(index)
+async def upload_one(
+    client: httpx2.AsyncClient, index: int, size: tuple[int, int], jobs: str = "/api/jobs"
+) -> bytes:
+    """Upload a picture of its own, as a body or in a form, and wait for its result.
+
+    Args:
+        client: of the server.
+        index: the picture's number, its seed.
+        size: its width and height.
+        jobs: where it goes.
+
+    Returns:
+        The result's file.
+    """
     body = picture(*size, seed=index)
     if index % 2:
         headers = {"Content-Type": "image/png"}
-        sent = await client.post(_JOBS, content=body, headers=headers)
+        sent = await client.post(jobs, content=body, headers=headers)
     else:
-        sent = await client.post(_JOBS, files={"picture": (f"{index}.png", body)})
+        sent = await client.post(jobs, files={"picture": (f"{index}.png", body)})
     assert sent.status_code == 202, sent.text
     stream = await client.get(sent.json()["events"])
     last = parsed_events(stream.text)[-1].data
@@ -95,7 +107,9 @@ async def _held(client: httpx2.AsyncClient) -> int:
 async def _everybody(url: str) -> tuple[list[bytes], int]:
     limits = httpx2.Limits(max_connections=COUNT + 1)
     async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=600) as client:
-        work = asyncio.gather(*(_one(client, index) for index in range(COUNT)))
+        work = asyncio.gather(
+            *(upload_one(client, index, _size(index), _JOBS) for index in range(COUNT))
+        )
         held = 0
         while not work.done():
             held = max(held, await _held(client))
