@@ -1,14 +1,15 @@
-"""Measure what it brings to save a picture while the network is at the next one.
+"""Measure what it brings to save and to read pictures while the network is at another.
 
 python -m benchmarks.behind [PICTURES [SIDE]]
 
-Batches of pictures are upscaled into PNG files in turns, one after the other and with the saving
-behind, on one thread. Beside the clock's time the CPU's is given, which other work on the machine
-does not change much.
+Batches of pictures are upscaled into PNG files in turns: one after the other, with checking,
+comparing and saving behind, and with reading ahead as well, on one thread. Beside the clock's time
+the CPU's is given, which other work on the machine does not change much.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 import time
@@ -29,6 +30,11 @@ from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 
 _BATCH = 10  # pictures of a turn
+WAYS = {
+    "one after the other": {"behind": False, "ahead": False},
+    "saved behind": {"behind": True, "ahead": False},
+    "saved behind, read ahead": {"behind": True, "ahead": True},
+}
 _SOURCE = Path(__file__).parents[1] / "examples" / "macaw.png"
 
 
@@ -83,31 +89,33 @@ def pictures(folder: Path, count: int, side: int) -> list[Path]:
         noisy = pixels + chance.normal(0, 3, pixels.shape)
         found.append(folder / f"{number}.png")
         write_image(found[-1], Image(np.clip(noisy, 0, 255).astype(np.uint8)))
+        os.utime(found[-1], (0, 0))  # what was changed a moment ago is not read ahead
     return found
 
 
-def measure(count: int, side: int, upscaler: Upscaler | None = None) -> dict[bool, Spent]:
-    """What both ways spend, by whether saving is behind."""
+def measure(count: int, side: int, upscaler: Upscaler | None = None) -> dict[str, Spent]:
+    """What each of the `WAYS` spends."""
     upscaler = upscaler or Upscaler.from_pretrained(threads=1)
-    watched, spent = Watched(upscaler), {False: Spent(), True: Spent()}
+    watched, spent = Watched(upscaler), {way: Spent() for way in WAYS}
     with tempfile.TemporaryDirectory() as name:
         sources = pictures(Path(name), count, side)
         for start in range(-_BATCH, count, _BATCH):
             warming_up = start < 0
             batch = sources[:1] if warming_up else sources[start : start + _BATCH]
-            turns = (False, True) if start // _BATCH % 2 else (True, False)
-            for behind in turns:
-                jobs = [Job(path, (path.with_suffix(f".{behind}.png"),)) for path in batch]
-                watched.spent = Spent() if warming_up else spent[behind]
-                _upscale(upscaler, jobs, watched.spent, behind=behind)
+            first = start // _BATCH % len(WAYS)
+            for way in [*WAYS, *WAYS][first : first + len(WAYS)]:
+                jobs = [Job(path, (path.with_suffix(f".{way}.png"),)) for path in batch]
+                watched.spent = Spent() if warming_up else spent[way]
+                _upscale(upscaler, jobs, watched.spent, **WAYS[way])
                 for job in jobs:
                     job.outputs[0].unlink()
     return spent
 
 
-def _upscale(upscaler: Upscaler, jobs: list[Job], spent: Spent, *, behind: bool) -> None:
+def _upscale(upscaler: Upscaler, jobs: list[Job], spent: Spent, **way: bool) -> None:
     clock, cpu = time.perf_counter(), time.process_time()
-    for event in upscale_jobs(upscaler, jobs, UpscaleOptions(), FileOptions(), behind=behind):
+    asked = UpscaleOptions(), FileOptions()
+    for event in upscale_jobs(upscaler, jobs, *asked, compare=True, **way):
         if isinstance(event, Failed):
             raise event.error
     spent.clock += time.perf_counter() - clock
@@ -120,15 +128,17 @@ def main() -> int:
     count, side = (int(text) for text in (*sys.argv[1:], *("500", "300")[len(sys.argv) - 1 :]))
     spent = measure(count, side)
     print(f"{count} pictures of {side}x{side}, in turns; {usable_cpus()} CPU; commit {commit()}")
-    print("| saving | files/s | network idle | CPU s/file | of it beside the network |")
+    print("| pictures | files/s | network idle | CPU s/file | of it beside the network |")
     print("|---|---:|---:|---:|---:|")
-    for behind, way in spent.items():
+    for name, way in spent.items():
         print(
-            f"| {'behind' if behind else 'one after the other'} | {way.files / way.clock:.3f} "
+            f"| {name} | {way.files / way.clock:.3f} "
             f"| {way.idle:.1%} | {way.cpu / way.files:.3f} | {way.beside:.1%} |"
         )
-    ratio = spent[False].clock / spent[False].files * spent[True].files / spent[True].clock
-    print(f"files/s, behind : one after the other = {ratio:.3f}")
+    first, *others = spent
+    for name in others:
+        ratio = spent[first].clock / spent[first].files * spent[name].files / spent[name].clock
+        print(f"files/s, {name} : {first} = {ratio:.3f}")
     return 0
 
 

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 
-from bidiffsr.batch import stream
-from bidiffsr.batch.events import Event, Failed, Finished, Saved, Started
+from bidiffsr.batch import run, stream
+from bidiffsr.batch.events import Advanced, Event, Failed, Finished, Saved, Started
 from bidiffsr.batch.options import FileOptions
 from bidiffsr.batch.plan import Job
 from bidiffsr.batch.storage import DISK
-from bidiffsr.errors import OutputError
-from bidiffsr.images.image import Header
+from bidiffsr.errors import NumericalError, OutputError
+from bidiffsr.images import read_image
+from bidiffsr.images.image import Header, Image
+from bidiffsr.upscaling.consistency import consistency
 from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
@@ -159,6 +163,78 @@ def test_a_batch_that_is_given_up_leaves_nothing_half_written(
                 interrupted()
     assert list(Path("out").iterdir()) == []
     goes_on.set()
+
+
+@pytest.mark.parametrize("what", ["check_result", "consistency"])
+def test_results_are_checked_and_compared_while_the_network_goes_on(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one slowly: until the second picture is at the network."""
+    draw_samples, work = Upscaler.stream, getattr(run, what)
+    second, calls = threading.Event(), []
+
+    def draw(self: Upscaler, image: Any, **settings: Any) -> Any:
+        if image.width == 21:
+            second.set()
+        yield from draw_samples(self, image, **settings)
+
+    def slow(*arguments: Any) -> Any:
+        if not calls:
+            calls.append(second.wait(MOST_SECONDS))
+        return work(*arguments)
+
+    monkeypatch.setattr(Upscaler, "stream", draw)
+    monkeypatch.setattr(run, what, slow)
+    found = list(stream.upscale_jobs(tiny_upscaler(), jobs(), OPTIONS, FILES, compare=True))
+    assert calls == [True]
+    saved = [at for at in found if isinstance(at, Saved)]
+    assert [list(at.consistency) for at in saved] == [[job.outputs[0]] for job in jobs()]
+    for at in saved:
+        expected = consistency(read_image(at.job.source), read_image(at.paths[0]))
+        assert at.consistency[at.paths[0]] == expected
+
+
+def test_a_result_that_cannot_be_its_pictures_fails_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check = run.check_result
+
+    def refuse(source: Image, result: Image) -> None:
+        if source.width == 20:
+            raise NumericalError("unsound")
+        check(source, result)
+
+    monkeypatch.setattr(run, "check_result", refuse)
+    found = list(stream.upscale_jobs(tiny_upscaler(), jobs(), OPTIONS, FILES))
+    assert told(iter(found)) == [
+        *(("Failed", "a"), ("Saved", "b"), ("Finished", "b"), ("Saved", "c"), ("Finished", "c"))
+    ]
+    assert [str(at.error) for at in found if isinstance(at, Failed)] == ["a.png: unsound"]
+    results = [at for at in found if isinstance(at, Advanced) and at.progress.result is not None]
+    assert [at.job.source.stem for at in results] == ["a", "b", "c"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["b0.png", "c0.png"]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_the_memory_that_it_takes_to_check_and_save_is_known(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As far as it is Python's."""
+    upscaler = tiny_upscaler()
+    monkeypatch.setattr(upscaler.backend, "predict", lambda noisy, *_: np.zeros_like(noisy))
+    picture = PIL.Image.linear_gradient("L").resize((300, 300)).convert(mode)
+    picture.save("large.png")
+    large = Job(Path("large.png"), (Path("out/large.png"),))
+    *_, made = run.draw_file(upscaler, large, OPTIONS, FILES, compare=True)
+    assert isinstance(made, run.Made)
+    held = 300 * 300 * 17 * len(mode)  # picture and result
+    tracemalloc.start()
+    try:
+        made.save(None)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held + most < made.size
 
 
 def test_a_save_that_never_began_can_be_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bidiffsr.batch.remote import Remote
 from bidiffsr.batch.storage import DISK, location, storage_of
 from bidiffsr.cli import main
 from bidiffsr.images.image import Image
+from bidiffsr.upscaling.upscaler import Upscaler
 
 fs: Any = pytest.importorskip("pyarrow.fs", reason="pyarrow is not installed (make test-ray)")
 fsspec: Any = pytest.importorskip("fsspec", reason="fsspec is not installed (make test-ray)")
@@ -95,6 +99,45 @@ def test_from_one_storage_to_another(memory: str, model: str, folder: Path) -> N
     main(["upscale", f"{memory}/in", "-o", "fetched", "-n", model])
     main(["upscale", "in", "-o", f"file://{folder}/new/folder", "-n", model])
     assert on_disk("fetched") == on_disk("new/folder") == on_disk("out") != {}
+
+
+def test_the_state_of_a_file_is_known_where_its_time_is(memory: str, folder: Path) -> None:
+    picture, old = Path("in/a.png"), 10**18
+    path = Path(f"file://{folder}/in/a.png")
+    storage = storage_of(path)
+    assert storage.state(path) is None  # it may change again within the same moment
+    os.utime(picture, ns=(old, old))
+    assert storage.state(path) == (picture.stat().st_size, old)
+    assert storage.state(path.parent) is None
+    assert storage.state(path.with_name("none.png")) is None
+    assert storage_of(Path(memory)).state(Path(f"{memory}/in/a.png")) is None
+
+
+def test_pictures_are_read_ahead_from_storage_too(
+    model: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["upscale", "in", "-o", "out", "-n", model])
+    for picture in Path("in").iterdir():
+        os.utime(picture, ns=(10**18, 10**18))
+    read, ahead = Remote.read_image, threading.Event()
+    network = Upscaler.stream
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        image = read(*arguments, **named)
+        if threading.current_thread() is not threading.main_thread():
+            ahead.set()
+        return image
+
+    def waiting(*arguments: Any, **named: Any) -> Any:
+        for progress in network(*arguments, **named):
+            assert ahead.wait(120)  # of one picture, while the other is at the network
+            yield progress
+
+    monkeypatch.setattr(Remote, "read_image", watched)
+    monkeypatch.setattr(Upscaler, "stream", waiting)
+    Path("in/text.png").unlink()
+    assert main(["upscale", f"file://{folder}/in", "-o", "fetched", "-n", model]) == 0
+    assert on_disk("fetched") == on_disk("out") != {}
 
 
 def test_a_dry_run_says_the_same_and_writes_nothing(

@@ -1,4 +1,4 @@
-"""A result is saved while the network is at the next picture."""
+"""A result is checked and saved while the network is at the next picture."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from bidiffsr.errors import ImageError, JournalError
-from bidiffsr.system.files import StrPath, printable, reason
+from bidiffsr.system.files import SETTLED, StrPath, printable, reason
 from bidiffsr.system.process import boot, here, started_at
 
 # Of SQLite's header: "bdsr", and the version of the tables.
@@ -43,9 +43,10 @@ _PATIENCE = 60.0
 # Seconds between signs of life, and of silence after which a process that cannot be looked at,
 # on another machine or in another container, counts as gone.
 _SIGN_EVERY, _SILENCE = 60.0, 3600.0
-# Seconds, in nanoseconds, within which a file may change again without another time of change.
-_SETTLED = 2_000_000_000
 _OWNER = "place = ? AND process = ? AND started = ?"
+_CLAIMS_OF = (
+    "SELECT host, boot, place, process, started, seen FROM claims WHERE picture = ? AND work = ?"
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class Journal:
             if isinstance(error, ImageError):
                 raise
             raise ImageError(f"{printable(path)}: cannot be read ({reason(error)})") from error
-        if _traits(after) == _traits(state) and time.time_ns() - state.st_mtime_ns > _SETTLED:
+        if _traits(after) == _traits(state) and time.time_ns() - state.st_mtime_ns > SETTLED:
             with self._writing() as base:
                 _note_file(base, path, state, digest)
         return digest
@@ -188,16 +189,16 @@ class Journal:
         """
         key = picture, self._work
         with self._writing() as base:
-            row = base.execute(
-                "SELECT host, boot, place, process, started, seen FROM claims "
-                "WHERE picture = ? AND work = ?",
-                key,
-            ).fetchone()
-            if row is not None and self._runs(*row):
-                return Owner(row[0], row[3])
+            owner = self._owner_in(base.execute(_CLAIMS_OF, key).fetchall())
+            if owner is not None:
+                return owner
             mine = *key, self._host, self._boot, *self._me, time.time()
             base.execute("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?)", mine)
         return None
+
+    def owner(self, picture: bytes) -> Owner | None:
+        """Another process that runs and has the work on a picture; claims nothing."""
+        return self._owner_in(self._read(_CLAIMS_OF, picture, self._work))
 
     def release(self, picture: bytes) -> None:
         """Give up the claim on a picture."""
@@ -213,6 +214,9 @@ class Journal:
             self._signed = time.monotonic()
             with self._writing() as base:
                 base.execute(f"UPDATE claims SET seen = ? WHERE {_OWNER}", (time.time(), *self._me))
+
+    def _owner_in(self, claims: list[Any]) -> Owner | None:
+        return next((Owner(row[0], row[3]) for row in claims if self._runs(*row)), None)
 
     def _runs(
         self, host: str, boot_: str, place: str, process: int, started: int, seen: float

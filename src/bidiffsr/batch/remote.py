@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -21,7 +22,7 @@ from bidiffsr.images.encode import format_for, save_image
 from bidiffsr.images.find import IMAGE_SUFFIXES, Listing
 from bidiffsr.images.formats import Format
 from bidiffsr.images.image import Header, Image
-from bidiffsr.system.files import exists_already, printable, real_path, reason
+from bidiffsr.system.files import SETTLED, exists_already, printable, real_path, reason
 from bidiffsr.system.memory import available_memory
 
 if TYPE_CHECKING:
@@ -104,6 +105,17 @@ class Remote:
         """See `Storage`."""
         with suppress(OSError):
             return self._info(path).mtime_ns
+        return None
+
+    def state(self, path: Path) -> tuple[int, ...] | None:
+        """See `Storage`; of files whose times the storage tells."""
+        with suppress(OSError):
+            info = self._info(path)
+            size, modified = info.size, info.mtime_ns
+            if size is None or modified is None:  # no file, or of a storage that keeps no times
+                return None
+            if time.time_ns() - modified > SETTLED:
+                return size, modified
         return None
 
     def read_image(

@@ -110,6 +110,22 @@ class Resumption:
             raise
         return Standing(picture, missing, tuple(each for each in copied if each is not None))
 
+    def is_left(self, job: Job) -> bool:
+        """Whether there seems to be something to make that no other process makes; changes nothing.
+
+        A file that is hashed for it need not be for ``begin``.
+
+        Raises:
+            ImageError: a file cannot be read.
+            JournalError: see `Journal`.
+        """
+        picture = self.journal.digest(job.source)
+        return self.journal.owner(picture) is None and not all(
+            is_file(path)
+            and self.journal.digest(path) in self.journal.results(picture, part).values()
+            for part, path in self._parts(job).items()
+        )
+
     def written(self, job: Job, picture: bytes) -> Callable[[Path, Path], None]:
         """For ``upscale_file``: writes down each result.
 

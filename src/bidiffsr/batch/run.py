@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial, reduce
@@ -26,7 +26,7 @@ from bidiffsr.batch.plan import Job
 from bidiffsr.batch.storage import existing, location, storage_of
 from bidiffsr.errors import OutputError
 from bidiffsr.images.compression import Compression
-from bidiffsr.images.decode import MAX_PIXELS
+from bidiffsr.images.decode import MAX_PIXELS, HeaderCheck
 from bidiffsr.images.image import Image
 from bidiffsr.images.join import Joined, check_join
 from bidiffsr.images.metadata import NO_METADATA
@@ -43,6 +43,31 @@ from bidiffsr.upscaling.upscaler import Upscaler
 
 _PLAIN, _PLAIN_FILES = UpscaleOptions(), FileOptions()
 _Written = Callable[[Path, Path], object]
+# Whatever the picture's size: strips of floats that it is compared by.
+_CHECKING_BYTES = 32_000_000
+
+
+class Turn:
+    """What the caller of ``draw_file`` has a say in; here, where nothing else is going on."""
+
+    def make_room(self, room: Callable[[int], Room]) -> None:
+        """Is called before the picture is decoded, or used if it is.
+
+        Args:
+            room: says what the picture takes if so many bytes of memory more are free, and raises
+                where there is no room.
+        """
+        room(0)
+
+    def read_image(self, path: Path, *, max_pixels: int, check_header: HeaderCheck) -> Image:
+        """See `Storage.read_image`."""
+        return storage_of(path).read_image(path, max_pixels=max_pixels, check_header=check_header)
+
+    def under_way(self) -> None:
+        """Is called when the memory for the picture is decided on; not of files of pages."""
+
+
+_ALONE = Turn()
 
 
 @dataclass(frozen=True)
@@ -52,11 +77,11 @@ class Made:
     progress: Progress
     """Its ``saved`` names the files, which are not there yet."""
     save: Callable[[_Written | None], Progress]
-    """Saves them; see ``upscale_file`` for what it takes."""
+    """Checks and saves them; see ``upscale_file`` for what it takes, and raises."""
     last: bool
     """Whether nothing follows it."""
     size: int
-    """Bytes of memory that it holds, and takes to be saved."""
+    """Bytes of memory that it holds, and takes to be checked and saved."""
     on_disk: bool
     """Whether its pixels live in a file."""
 
@@ -105,32 +130,31 @@ def draw_file(
     job: Job,
     options: UpscaleOptions = _PLAIN,
     files: FileOptions = _PLAIN_FILES,
-    make_room: Callable[[Callable[[int], Room]], object] = lambda room: room(0),
+    turn: Turn = _ALONE,
     *,
     compare: bool = False,
 ) -> Iterator[Progress | Made]:
-    """As ``upscale_file``, but the saving is up to the caller.
+    """As ``upscale_file``, but checking and saving are up to the caller.
 
     Args:
         upscaler: see ``upscale_file``, as all others.
         job: from `plan_jobs`.
         options: of the upscaling.
         files: how files are read and written.
-        make_room: is called before the picture is decoded, with a function that says what that
-            takes if so many bytes of memory more are free, and raises where there is no room.
+        turn: the caller's say.
         compare: see ``upscale_file``.
     """
     needs = needs_of(upscaler, job, options, files)
     pages = pages_of(job, files)
     if pages is not None:
-        yield from _draw_pages(upscaler, job, pages, needs, files, make_room, compare=compare)
+        yield from _draw_pages(upscaler, job, pages, needs, files, turn, compare=compare)
         return
     storage = storage_of(job.source)
     modified = storage.modified(job.source) if files.keep_times else None
-    source = storage.read_image(
+    source = turn.read_image(
         job.source,
         max_pixels=files.max_pixels or MAX_PIXELS,
-        check_header=lambda header: make_room(partial(needs.room, upscaler, header)),
+        check_header=lambda header: turn.make_room(partial(needs.room, upscaler, header)),
     )
     if files.strip:
         source = replace(source, metadata=NO_METADATA, dpi=None)
@@ -144,7 +168,7 @@ def draw_file(
         for output in needs.missing:
             storage_of(output).make_folder(output.parent)
             check_file(output, longest, files)
-        yield from _results(upscaler, job, source, needs, save, compare=compare)
+        yield from _results(upscaler, job, source, needs, turn, save, compare=compare)
 
 
 def _draw_pages(
@@ -153,7 +177,7 @@ def _draw_pages(
     pages: Pages,
     needs: Needs,
     files: FileOptions,
-    make_room: Callable[[Callable[[int], Room]], object],
+    turn: Turn,
     *,
     compare: bool,
 ) -> Iterator[Progress | Made]:
@@ -166,7 +190,7 @@ def _draw_pages(
     headers = pages.headers()
     with naming_picture(job.source):
         for header in headers:
-            make_room(partial(needs.room, upscaler, header))
+            turn.make_room(partial(needs.room, upscaler, header))
         sizes = {upscaler.result_size(header, needs.options) for header in headers}
         for output in needs.missing:
             check_join(output, sizes, len(pages))
@@ -241,6 +265,7 @@ def _results(
     job: Job,
     source: Image,
     needs: Needs,
+    turn: Turn,
     save: Callable[[Path, Image, _Written | None], tuple[str, ...]],
     *,
     compare: bool,
@@ -253,13 +278,11 @@ def _results(
     first = job.outputs[0]
     scratch, draws = storage_of(first).working_folder(first), None
     began = time.perf_counter()
-    for progress in upscaler.stream(
-        source, scratch=scratch, only=samples, kept=needs.kept, **asdict(needs.options)
-    ):
+    asked = {"only": samples, "kept": needs.kept, "under_way": turn.under_way}
+    for progress in upscaler.stream(source, scratch=scratch, **asked, **asdict(needs.options)):
         progress = replace(progress, seconds=time.perf_counter() - began)
         result = progress.result
         if result is not None:
-            check_result(source, result)
             files = {job.outputs[progress.sample]: result}
             if summaries:
                 draws = draws or Draws(scratch if isinstance(result.pixels, np.memmap) else None)
@@ -269,17 +292,11 @@ def _results(
                     files |= made
                     notes += more
             files = {path: image for path, image in files.items() if path in missing}
-            like_source = {job.outputs[progress.sample], summaries.get("mean")}
-            compared = {
-                path: consistency(source, image)
-                for path, image in files.items()
-                if compare and path in like_source
-            }
-            progress = replace(progress, saved=tuple(files), notes=notes, consistency=compared)
+            progress = replace(progress, saved=tuple(files), notes=notes)
             notes = ()
-            saving = partial(_save_all, job, progress, files, save)
-            size = sum(image.pixels.nbytes * 4 // 3 for image in files.values())
-            size += needs.saving * result.height * result.width
+            like_source = {job.outputs[progress.sample], summaries.get("mean")} if compare else ()
+            saving = partial(_save_all, job, source, progress, files, like_source, save)
+            size = _bytes_to_save(source, result, files.values(), needs)
             on_disk = isinstance(result.pixels, np.memmap)
             yield Made(progress, saving, progress.sample == samples[-1], size, on_disk)
             del saving, files  # so that their memory is there for the next sample
@@ -288,18 +305,33 @@ def _results(
         began = time.perf_counter()
 
 
+def _bytes_to_save(source: Image, result: Image, files: Collection[Image], needs: Needs) -> int:
+    """What it takes to check and save a sample and what is made of all of them."""
+    held = sum(image.pixels.nbytes * 4 // 3 for image in {source, result, *files})
+    together = 0 if result.alpha is None else result.pixels.nbytes * 4 // 3
+    saving = needs.saving * result.height * result.width
+    return held + max(saving, _CHECKING_BYTES + together)
+
+
 def _save_all(
     job: Job,
+    source: Image,
     progress: Progress,
     files: dict[Path, Image],
+    like_source: Collection[Path | None],
     save: Callable[[Path, Image, _Written | None], tuple[str, ...]],
     written: _Written | None,
 ) -> Progress:
     notes = progress.notes
     with naming_picture(job.source):
+        assert progress.result is not None
+        check_result(source, progress.result)
+        compared = {
+            path: consistency(source, image) for path, image in files.items() if path in like_source
+        }
         for path in progress.saved:
             notes += save(path, files.pop(path), written)
-    return replace(progress, notes=notes)
+    return replace(progress, notes=notes, consistency=compared)
 
 
 def _summarised(

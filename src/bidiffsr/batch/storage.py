@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import time
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,7 @@ from bidiffsr.images.find import Listing, list_folder
 from bidiffsr.images.formats import Format
 from bidiffsr.images.image import Header, Image
 from bidiffsr.system.files import (
+    SETTLED,
     is_file,
     is_folder,
     printable,
@@ -65,6 +68,14 @@ class Storage(Protocol):
 
     def modified(self, path: Path) -> int | None:
         """When a file was last changed, in nanoseconds since 1970; None where nobody knows."""
+        ...
+
+    def state(self, path: Path) -> tuple[int, ...] | None:
+        """A file's size, and numbers that are others once it has changed.
+
+        None where nobody knows, where there is no file, and where it has changed so lately that it
+        may change again and have the same numbers.
+        """
         ...
 
     def read_image(
@@ -154,6 +165,17 @@ class Disk:
             return path.stat().st_mtime_ns
         except (OSError, ValueError):  # reading it will say why
             return None
+
+    def state(self, path: Path) -> tuple[int, ...] | None:
+        """See `Storage`."""
+        try:
+            found = path.stat()
+        except (OSError, ValueError):
+            return None
+        if not stat.S_ISREG(found.st_mode) or time.time_ns() - found.st_mtime_ns <= SETTLED:
+            return None
+        times = found.st_mtime_ns, found.st_ctime_ns
+        return found.st_size, *times, found.st_dev, found.st_ino
 
     def foresee_output(self, path: Path, *, overwrite: bool) -> Format:
         """See `Storage`."""

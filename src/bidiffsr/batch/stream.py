@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, repeat
 from pathlib import Path
 
+from bidiffsr.batch.ahead import Ahead
 from bidiffsr.batch.behind import Behind
 from bidiffsr.batch.events import (
     Advanced,
@@ -21,12 +22,15 @@ from bidiffsr.batch.events import (
     Started,
     Waiting,
 )
+from bidiffsr.batch.needs import needs_of
 from bidiffsr.batch.options import FileOptions
 from bidiffsr.batch.plan import Job
 from bidiffsr.batch.resume import Resumption, Standing
-from bidiffsr.batch.run import Made, draw_file
+from bidiffsr.batch.run import Made, Turn, draw_file
 from bidiffsr.errors import JournalError, MemoryEstimateError
 from bidiffsr.images.codec import read_header
+from bidiffsr.images.decode import MAX_PIXELS, HeaderCheck
+from bidiffsr.images.image import Image
 from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.planning import Room
 from bidiffsr.upscaling.progress import Progress
@@ -34,6 +38,8 @@ from bidiffsr.upscaling.upscaler import Upscaler
 
 # Seconds between two looks at pictures that another process works on.
 _LOOK_EVERY = 0.5
+# Jobs among which the next one is looked for that has something left to be made.
+_NEXT = 16
 
 
 def upscale_jobs(
@@ -44,6 +50,7 @@ def upscale_jobs(
     resumption: Resumption | None = None,
     *,
     behind: bool = True,
+    ahead: bool = True,
     compare: bool = False,
 ) -> Generator[Event, None, None]:
     """Upscale the pictures of jobs, yielding what happens to each.
@@ -53,20 +60,28 @@ def upscale_jobs(
 
     Args:
         upscaler: the model.
-        jobs: from `plan_jobs`.
+        jobs: from `plan_jobs`; where it is no sequence, a job is asked for only at its turn.
         options: of the upscaling.
         files: how files are read and written.
         resumption: the batch's journal, where it has one.
-        behind: whether a picture may be saved while the network is at the next one, if there is
-            memory for both; then that one's `Started` and `Advanced` come between this one's.
+        behind: whether a picture may be checked and saved while the network is at the next one, if
+            there is memory for both; then that one's `Started` and `Advanced` come between this
+            one's.
+        ahead: whether a picture may be read while the network is at the one before, if there is
+            memory for both.
         compare: whether `Saved` says how results compare with their picture.
 
     Raises:
         JournalError: the journal can no longer be read or written.
     """
     work = _Work(upscaler, options, files, resumption, behind, compare)
+    known: Sequence[Job] = ()
+    if ahead and files.pages is None and isinstance(jobs, Sequence):
+        known = jobs
+    turns = chain(zip(jobs, repeat(False)), zip(work.elsewhere, repeat(True)))
     try:
-        for job, patient in chain(zip(jobs, repeat(False)), zip(work.elsewhere, repeat(True))):
+        for number, (job, patient) in enumerate(turns, 1):
+            work.coming = known[number : number + _NEXT]
             for event in work.attempt(job, patient=patient):
                 yield from work.in_turn(event)
         yield from work.caught_up()
@@ -82,8 +97,11 @@ def upscale_job(
 
 
 @dataclass
-class _Work:
-    """A batch under way: one picture at the network, the one before it perhaps being saved."""
+class _Work(Turn):
+    """A batch under way: one picture at the network, the one before it perhaps being saved.
+
+    The one that follows is perhaps being read.
+    """
 
     upscaler: Upscaler
     options: UpscaleOptions
@@ -99,6 +117,14 @@ class _Work:
     """Of a journal's batch: SHA-256 of the picture that was worked on last."""
     later: list[Event] = field(default_factory=list)
     """What has to be said after it."""
+    coming: Sequence[Job] = ()
+    """Jobs whose turn comes next."""
+    spare: int | None = 0
+    """Bytes of memory beside what the picture takes and the save under way."""
+    ahead: Ahead = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ahead = Ahead(self._is_left, self.files.max_pixels or MAX_PIXELS)
 
     def attempt(self, job: Job, *, patient: bool) -> Iterator[Event]:
         """One job, whatever befalls it; nothing if another process has it and we don't wait."""
@@ -140,8 +166,11 @@ class _Work:
 
     def abandon(self) -> None:
         """At the end, whatever it is: leave nothing half-written."""
-        if self.lagging is not None:
-            self.lagging[1].abandon()
+        try:
+            if self.lagging is not None:
+                self.lagging[1].abandon()
+        finally:
+            self.ahead.abandon()
 
     def upscale(
         self,
@@ -153,7 +182,7 @@ class _Work:
         yield Started(job)
         started = time.perf_counter()
         for at in draw_file(
-            *(self.upscaler, job, self.options, self.files, self._make_room), compare=self.compare
+            *(self.upscaler, job, self.options, self.files, self), compare=self.compare
         ):
             if not isinstance(at, Made):
                 yield Advanced(job, at)
@@ -210,11 +239,28 @@ class _Work:
                 raise
         yield Finished(job)
 
-    def _make_room(self, room: Callable[[int], Room]) -> None:
+    def make_room(self, room: Callable[[int], Room]) -> None:
         """Wait for the save under way, if there is no memory for both or less for the network."""
-        if self.lagging is not None and not self._fits(room, self.lagging[1].size):
+        taken = 0 if self.lagging is None else self.lagging[1].size
+        if self.lagging is not None and not self._fits(room, taken):
             self.lagging[1].wait()
-        room(0)
+            taken = 0
+        needed, limit = room(0).memory, self.upscaler.memory_left(self.options)
+        self.spare = None if limit is None else limit - needed - taken
+
+    def read_image(self, path: Path, *, max_pixels: int, check_header: HeaderCheck) -> Image:
+        """At a picture's turn; perhaps it has been read already."""
+        return self.ahead.read_image(path, max_pixels=max_pixels, check_header=check_header)
+
+    def under_way(self) -> None:
+        """While the network is at the picture, read the next one, if there is memory for both."""
+        self.ahead.begin(self.coming, self.spare)
+
+    def _is_left(self, job: Job) -> bool:
+        """In another thread, and it claims nothing."""
+        if self.resumption is not None:
+            return self.resumption.is_left(job)
+        return bool(needs_of(self.upscaler, job, self.options, self.files).missing)
 
     def _fits(self, room: Callable[[int], Room], taken: int) -> bool:
         try:

@@ -210,6 +210,12 @@ def _header(picture: pyvips.Image) -> Header:
     return Header(height, width, picture.bands > colours, 2 if picture.format == "ushort" else 1)
 
 
+def decoding_bytes(header: Header) -> int:
+    """Of memory that decoding takes, at most, beside those of the file."""
+    copy = header.height * header.width * header.samples * header.sample_bytes
+    return copy * _COPIES_DECODING + _OTHER_BYTES_DECODING
+
+
 def _check_memory(picture: pyvips.Image) -> None:
     """Make sure that there is room, without which libvips ends the process."""
     sample_bytes = 2 if picture.format == "ushort" else 1

@@ -19,6 +19,9 @@ from bidiffsr.system.process import here, started_at
 
 StrPath = str | os.PathLike[str]
 
+SETTLED = 2_000_000_000
+"""Nanoseconds within which a file may change again without another time of change."""
+
 # .bidiffsr-WHERE-PROCESS-START-RANDOM.tmp, which says who writes it; see `remove_leftovers`.
 _TEMPORARY = re.compile(
     r"\.bidiffsr-(?:(?P<here>[0-9a-f]+)-(?P<process>\d+)-(?P<start>\d+)-)?[0-9a-f]+\.tmp"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack, overload
@@ -189,6 +189,7 @@ class Upscaler:
         preview: int | None = None,
         kept: int = 0,
         tiles: Sequence[int] | None = None,
+        under_way: Callable[[], object] = lambda: None,
         **options: Unpack[UpscaleKeywords],
     ) -> Iterator[Progress]:
         """As ``__call__``, for an ``Image``, yielding after every tile of every step.
@@ -204,6 +205,8 @@ class Upscaler:
             preview: the longest side of the previews, in pixels; None: there are none.
             kept: bytes for each of the result's pixels that the caller keeps meanwhile.
             tiles: as the option ``tile``, in its place and for each pass.
+            under_way: is called once the tiles are chosen by the memory there is, before anything
+                is computed.
             options: see ``__call__``.
 
         Raises:
@@ -234,6 +237,7 @@ class Upscaler:
 
         runs = [enlarger.steps * len(plan.tiling) for plan in plans]
 
+        under_way()
         first = enlargement(image, 0)
         for sample in range(samples) if only is None else sorted(only):
             current, result = first, None
