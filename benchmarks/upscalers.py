@@ -13,18 +13,15 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 
 import bidiffsr
+from benchmarks.ncnn_networks import Ncnn, Pixels, Upscale
 from bidiffsr.cli.terminal import exit_code, log
 from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation import METRICS, bicubic, evaluate, summarize
@@ -39,9 +36,6 @@ _MODELS = Path(__file__).parent.parent / "models"
 # A result that is further from bicubic's is no upscaled picture.
 _LEAST_PSNR = 18
 _CHECKED = 128  # pixels; in much smaller pictures the shapes are too fine for some networks
-
-Pixels = NDArray[np.uint8]
-Upscale = Callable[[Pixels], Pixels]
 
 
 class Upscaler(Protocol):
@@ -88,40 +82,6 @@ class EngineAlone:
             cond = np.ascontiguousarray(to_float(large).transpose(2, 0, 1)[None])
             engine.predict(np.zeros_like(cond), cond, noisiest)
             return large
-
-        return upscale
-
-
-@dataclass(frozen=True)
-class Ncnn:
-    """A network of another package, run by ncnn."""
-
-    name: str
-    package: str
-    model: str
-
-    def load(self, threads: int) -> Upscale | str:
-        """See ``Upscaler``."""
-        package = find_spec(self.package)  # not imported: that takes a graphics driver
-        if package is None or package.origin is None or find_spec("ncnn") is None:
-            return "not installed; pip install 'bidiffsr[peers]'"
-        ncnn: Any = import_module("ncnn")
-        stem = Path(package.origin).parent / "models" / self.model
-        layers = [line.split() for line in stem.with_suffix(".param").read_text().splitlines()[2:]]
-        source, result = layers[0][4], layers[-1][4 + int(layers[-1][2])]
-        net = ncnn.Net()
-        net.opt.num_threads = threads
-        net.opt.use_vulkan_compute = False
-        for load, suffix in ((net.load_param, ".param"), (net.load_model, ".bin")):
-            if load(str(stem.with_suffix(suffix))):
-                return f"{stem}{suffix} cannot be loaded"
-
-        def upscale(low: Pixels) -> Pixels:
-            with net.create_extractor() as extractor:
-                planes = np.ascontiguousarray(to_float(low).transpose(2, 0, 1))
-                extractor.input(source, ncnn.Mat(planes))
-                _, found = extractor.extract(result)
-                return from_float(np.array(found).transpose(1, 2, 0))
 
         return upscale
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks import upscalers
+from benchmarks import ncnn_networks, upscalers
 from bidiffsr.errors import ConfigError
 from bidiffsr.images.resize import imresize
 from tiny_model import save_tiny_model
 
 LOW = upscalers.picture(32)
-PEERS = [each for each in upscalers.ALL if isinstance(each, upscalers.Ncnn)]
+PEERS = [each for each in upscalers.ALL if isinstance(each, ncnn_networks.Ncnn)]
 
 
 def test_results_that_are_not_the_picture_are_noticed() -> None:
@@ -39,13 +39,13 @@ def test_models_of_ours_run(kind: type, tmp_path: Path) -> None:
 
 
 def test_packages_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upscalers, "find_spec", lambda _: None)
+    monkeypatch.setattr(ncnn_networks, "find_spec", lambda _: None)
     for peer in PEERS:
         assert peer.load(1) == "not installed; pip install 'bidiffsr[peers]'"
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=lambda peer: peer.name)
-def test_peers_make_the_picture(peer: upscalers.Ncnn) -> None:
+def test_peers_make_the_picture(peer: ncnn_networks.Ncnn) -> None:
     if find_spec("ncnn") is None or find_spec(peer.package) is None:
         pytest.skip("the extra 'peers' is not installed")
     upscale = peer.load(1)
