@@ -25,6 +25,7 @@ from bidiffsr.cli import main
 from bidiffsr.cli.terminal import print_result
 from bidiffsr.images.codec import read_image, write_image
 from bidiffsr.images.image import Image
+from bidiffsr.models.catalog import model_digest
 from bidiffsr.models.trained import load_model, save_model
 from bidiffsr.nn import build_network
 from bidiffsr.training import trainer
@@ -730,28 +731,36 @@ def test_eval_scores_what_was_asked_for(model: str, monkeypatch: pytest.MonkeyPa
     assert seen == [common | {"quality": "best"}, common | {"quality": "fast"}]
 
 
-@pytest.mark.parametrize(("options", "scale"), [("", 4), ("-s 2", 2)])
-def test_the_default_model_is_for_the_scale_that_is_asked_for(
-    options: str, scale: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+@pytest.mark.parametrize(
+    ("options", "name"), [("", "x4-detail"), ("-s 2", "x2-small"), ("--quality fast", "x4-small")]
+)
+def test_the_default_model_is_for_the_scale_and_quality_that_are_asked_for(
+    options: str, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     (folder / "weights").mkdir()
-    for each, name in ((2, "x2-small"), (4, "x4-detail")):
-        save_tiny_model(folder / "weights" / f"{name}.safetensors", scale=each)
+    shipped = {
+        model_digest(
+            save_tiny_model(folder / "weights" / f"{each}.safetensors", int(each[1]), tail=tail)
+        ): each
+        for each, tail in (("x2-small", 0.0), ("x4-detail", 0.0), ("x4-small", 0.1))
+    }
     monkeypatch.setattr("bidiffsr.models.catalog.files", lambda _: folder)
-    seen: list[int] = []
+    seen: list[str] = []
     stream = Upscaler.stream
 
     def spy(self: Upscaler, image: Image, **settings: Any) -> Any:
-        seen.append(self.config.scale)
+        assert self.origin is not None
+        seen.append(shipped[self.origin.model])
         return stream(self, image, **settings)
 
     monkeypatch.setattr(Upscaler, "stream", spy)
     save("set/a.png", 32, 32)
+    scale = int(name[1])
     assert main(["eval", "set", *options.split()]) == 0
     assert f"x{scale}" in capsys.readouterr().out
     assert main(["upscale", "set/a.png", *options.split()]) == 0
     assert read_image(f"set/a_x{scale}.png").width == 32 * scale
-    assert seen == [scale, scale]
+    assert seen == [name, name]
 
 
 def test_eval_checks_every_model_before_it_scores(

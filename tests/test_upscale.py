@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,12 +26,13 @@ from bidiffsr.errors import (
     ImageError,
     MemoryEstimateError,
     NumericalError,
+    OptionError,
 )
 from bidiffsr.images.codec import write_image
 from bidiffsr.images.image import Image, from_float, to_float
 from bidiffsr.images.resize import cubic_upscale, imresize
 from bidiffsr.models import catalog
-from bidiffsr.models.catalog import find_model, list_models
+from bidiffsr.models.catalog import find_model, list_models, model_digest
 from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.postprocess import check_result
 from bidiffsr.upscaling.upscaler import Upscaler
@@ -412,34 +413,42 @@ def test_shipped_models_are_the_files_in_the_package() -> None:
 
 @pytest.fixture
 def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of the models that ship, with two in it and something else."""
+    """The folder of the models that ship, with small ones in it and something else."""
     folder = tmp_path / "package" / "weights"
     folder.mkdir(parents=True)
     save_tiny_model(folder / "x2-small.safetensors", scale=2)
     save_tiny_model(folder / "x4-detail.safetensors")
+    save_tiny_model(folder / "x4-small.safetensors", tail=0.1)
     (folder / "notes.txt").touch()
     monkeypatch.setattr(catalog, "files", lambda _: folder.parent)
     return folder
 
 
 @pytest.mark.parametrize(
-    ("scale", "name"),
+    ("scale", "quality", "name"),
     [
-        *((each, "x4-detail") for each in (None, 4, 2.01)),
-        *((each, "x2-small") for each in (2, 1.5)),
+        *((each, None, "x4-detail") for each in (None, 4, 2.01)),
+        *((4, each, "x4-detail") for each in ("balanced", "best")),
+        *((each, "fast", "x4-small") for each in (None, 4, 2.01)),
+        *((each, None, "x2-small") for each in (2, 1.5)),
+        (2, "fast", "x2-small"),
     ],
 )
-def test_the_default_follows_the_scale(shipped: Path, scale: float | None, name: str) -> None:
-    with find_model("default", scale) as path:
+def test_the_default_follows_scale_and_quality(
+    shipped: Path, scale: float | None, quality: Any, name: str
+) -> None:
+    with find_model("default", scale, quality) as path:
         assert path == shipped / f"{name}.safetensors"
-    assert Upscaler.from_pretrained(scale=scale).config.scale == int(name[1])
+        digest = model_digest(path)
+    upscaler = Upscaler.from_pretrained(scale=scale, quality=quality)
+    assert upscaler.config.scale == int(name[1])
+    assert upscaler.origin is not None
+    assert upscaler.origin.model == digest
 
 
-def test_the_default_is_the_larger_model_where_it_is_alone(shipped: Path) -> None:
-    (shipped / "x2-small.safetensors").unlink()
-    assert list_models() == ["x4-detail"]
-    with find_model("default", 2) as path:
-        assert path == shipped / "x4-detail.safetensors"
+def test_the_default_is_of_a_known_quality() -> None:
+    with pytest.raises(OptionError, match=r"^quality: got 'good'"):
+        Upscaler.from_pretrained(quality=cast("Any", "good"))
 
 
 def test_a_name_is_not_bound_to_a_scale(shipped: Path) -> None:
@@ -457,7 +466,7 @@ def test_an_unknown_name_says_which_there_are(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match="default, x2-small, x4-detail") as error:
+    with pytest.raises(CheckpointError, match="default, x2-small, x4-detail, x4-small") as error:
         find_model(name)
     assert "\n" not in str(error.value)
 

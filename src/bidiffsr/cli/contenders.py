@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from bidiffsr.config import NetworkConfig
     from bidiffsr.evaluation import Method
     from bidiffsr.nn.counting import LayerCount
-    from bidiffsr.upscaling.options import UpscaleOptions
+    from bidiffsr.upscaling.options import Quality, UpscaleOptions
+    from bidiffsr.upscaling.upscaler import Upscaler
 
 _COUNTED = 256  # pixels a side, as in the papers
 
@@ -84,30 +85,34 @@ def contenders(
     from bidiffsr.evaluation import bicubic
     from bidiffsr.upscaling.upscaler import Upscaler
 
-    scale = asked[0].scale
-    upscalers = {
-        name: {
-            each.file: Upscaler.from_pretrained(each.file, scale=scale, **asdict(running))
-            for each in members
-        }
-        for name, members in _rows(models).items()
-    }
-    every = [upscaler for members in upscalers.values() for upscaler in members.values()]
+    scale, rows = asked[0].scale, _rows(models)
+
+    @cache
+    def load(file: str, quality: Quality | None) -> Upscaler:
+        return Upscaler.from_pretrained(file, scale=scale, quality=quality, **asdict(running))
+
+    every = [
+        load(member.file, options.quality)
+        for members in rows.values()
+        for member in members
+        for options in asked
+    ]
     factor = scale or min((each.config.scale for each in every), default=4)
     found = [Contender("bicubic", {None: bicubic}, None)]
-    for name, members in upscalers.items():
-        network, *others = (each.config.network for each in members.values())
-        if any(other != network for other in others):
-            raise OptionError("model", f"the files of {name} hold different networks")
+    for name, members in rows.items():
         if len(members) > 1 and len(seeds) > 1:
             raise OptionError("seed", f"given {len(seeds)} times, and {name} has several files")
         for options in asked:
+            upscalers = {member.file: load(member.file, options.quality) for member in members}
+            network, *others = (each.config.network for each in upscalers.values())
+            if any(other != network for other in others):
+                raise OptionError("model", f"the files of {name} hold different networks")
             row = name if options.quality is None else f"{name} ({options.quality})"
             draws: dict[int | None, Method] = {
                 number if len(members) > 1 else seed: _method(
                     upscaler, file, replace(options, scale=factor, seed=seed)
                 )
-                for number, (file, upscaler) in enumerate(members.items())
+                for number, (file, upscaler) in enumerate(upscalers.items())
                 for seed in seeds
             }
             found.append(Contender(row, draws, _cost(network)))

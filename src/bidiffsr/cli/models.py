@@ -55,7 +55,11 @@ def _description(name: str) -> dict[str, Any]:
     with find_model(name) as path, open_model_file(path) as file:
         config, size = file.config, path.stat().st_size
     default = [key for key, sampling in config.qualities.items() if sampling == config.sampling]
-    uses = {default_model(): "the default", default_model(2): "the default for scales up to 2"}
+    uses = {
+        default_model(): "the default",
+        default_model(quality="fast"): "the default of quality fast",
+        default_model(2): "the default for scales up to 2",
+    }
     return {
         "name": name,
         "scale": config.scale,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +87,7 @@ def upscale(
         output: Where to: a picture's name, or a folder, which is created; `-` for standard
             output. Default: beside the picture, as photo_x4.jpg.
         model: The name of a model that comes with bidiffsr, such as x4-small, or a model file.
-            Default: the best that comes with bidiffsr for this scale.
+            Default: the best that comes with bidiffsr for this scale and quality.
         dry_run: Write nothing; say what would be made and left out, what is wrong with pictures as
             far as that is known before they are decoded, and how much memory and disk it takes.
         ray: Have a Ray cluster do it: its address, `auto` for the one this machine is part of, or
@@ -106,6 +107,12 @@ def upscale(
     from bidiffsr.batch.sources import find_sources
     from bidiffsr.upscaling.upscaler import Upscaler
 
+    load = partial(
+        *(Upscaler.from_pretrained, model),
+        scale=options.scale,
+        quality=options.quality,
+        **asdict(running),
+    )
     if PIPE in (*pictures, output):
         if listing is not None:
             raise OptionError("from", "got it with a pipe, which stands for one picture")
@@ -119,7 +126,7 @@ def upscale(
             if given:
                 raise OptionError(option, "got it with a pipe; expected pictures in files")
         _check_pipes(pictures, output, options, selection, files)
-        upscaler = Upscaler.from_pretrained(model, scale=options.scale, **asdict(running))
+        upscaler = load()
         asked = upscaler.check(options)
         return _upscale_piped(upscaler, pictures[0], output or PIPE, asked, files)
     for option, given in (("journal", journal is not None), ("json", as_json)):
@@ -130,7 +137,7 @@ def upscale(
     if listing is not None:
         pictures += tuple(read_list(listing, sys.stdin.buffer))
     sources = find_sources(pictures, recursive=selection.recursive)
-    upscaler = Upscaler.from_pretrained(model, scale=options.scale, **asdict(running))
+    upscaler = load()
     asked = upscaler.check(options)
     plan = plan_jobs(
         *(sources.pictures, output, asked, files, selection), several=listing is not None
@@ -143,7 +150,7 @@ def upscale(
     from bidiffsr.batch.ray import Cluster
     from bidiffsr.models.catalog import find_model
 
-    with find_model(model, options.scale) as path:
+    with find_model(model, options.scale, options.quality) as path:
         cluster = Cluster(ray, path, upscaler, asdict(running), compare=as_json)
         return upscale_all(upscaler, plan, asked, files, workers=cluster, as_json=as_json)
 

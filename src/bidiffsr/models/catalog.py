@@ -22,21 +22,29 @@ def list_models() -> list[str]:
     return sorted(path.stem for path in paths if path.suffix == _SUFFIX)
 
 
-def default_model(scale: float | None = None) -> str:
-    """The name of the model that "default" stands for at this scale; None: as much as there is."""
+def default_model(scale: float | None = None, quality: str | None = None) -> str:
+    """The name of the model that "default" stands for.
+
+    Args:
+        scale: what pictures are upscaled by; None: as much as there is.
+        quality: what they are upscaled with; None: the model's own default.
+    """
     # Up to ×2, what was trained for that is better than a ×4 result made smaller.
-    doubles = scale is not None and scale <= 2 and "x2-small" in list_models()
-    return "x2-small" if doubles else "x4-detail"
+    if scale is not None and scale <= 2:
+        return "x2-small"
+    # One step invents nothing, so the model for it is the one that was trained to be exact.
+    return "x4-small" if quality == "fast" else "x4-detail"
 
 
 def find_model(
-    model: str | os.PathLike[str], scale: float | None = None
+    model: str | os.PathLike[str], scale: float | None = None, quality: str | None = None
 ) -> AbstractContextManager[Path]:
     """The file of a model that ships with the package, by its name, or of another by its path.
 
     Args:
         model: see ``Upscaler.from_pretrained``.
-        scale: what "default" is for; None: as much as there is.
+        scale: what "default" is for; see ``default_model``.
+        quality: the same.
 
     Raises:
         CheckpointError: ``model`` is neither.
@@ -44,7 +52,7 @@ def find_model(
     check_path(model, CheckpointError, "model")
     shipped, name = list_models(), os.fspath(model)
     if name == "default":
-        name = default_model(scale)
+        name = default_model(scale, quality)
     if name in shipped:
         return as_file(_weights() / f"{name}{_SUFFIX}")
     try:

@@ -19,12 +19,17 @@ from bidiffsr.errors import ConfigError
 from bidiffsr.images.convert import as_image
 from bidiffsr.images.image import Header, Image
 from bidiffsr.models.catalog import find_model, model_digest, unchanged
-from bidiffsr.system.checks import optional, options_of, positive
+from bidiffsr.system.checks import options_of
 from bidiffsr.system.cpus import usable_cpus
 from bidiffsr.system.files import StrPath
 from bidiffsr.system.memory import held_memory, memory_limit
 from bidiffsr.upscaling.enlarging import Enlargement, Enlarger
-from bidiffsr.upscaling.options import OneResultKeywords, UpscaleKeywords, UpscaleOptions
+from bidiffsr.upscaling.options import (
+    OneResultKeywords,
+    Quality,
+    UpscaleKeywords,
+    UpscaleOptions,
+)
 from bidiffsr.upscaling.passes import Pass, check_scale, lay_passes
 from bidiffsr.upscaling.planning import MemoryPlan, Room, plan_memory
 from bidiffsr.upscaling.progress import Progress
@@ -81,14 +86,16 @@ class Upscaler:
         model: str | os.PathLike[str] = "default",
         *,
         scale: float | None = None,
+        quality: Quality | None = None,
         **options: Unpack[BackendKeywords],
     ) -> Upscaler:
         """Load a model that ships with the package by its name, or a model file by its path.
 
         Args:
-            model: one of ``bidiffsr.list_models()``; "default", the best of them for ``scale``; or
-                the path of a ``.safetensors`` model file.
+            model: one of ``bidiffsr.list_models()``; "default", the best of them for ``scale`` and
+                ``quality``; or the path of a ``.safetensors`` model file.
             scale: what the pictures will be upscaled by, if that is known; only "default" asks.
+            quality: "fast", "balanced" or "best", if that is known; only "default" asks.
             options: what runs the network; by default the engine on all CPUs, without PyTorch.
 
                 - backend ("auto"): "engine", "torch", or what suits the model and the device;
@@ -103,8 +110,8 @@ class Upscaler:
                 installed.
         """
         asked = options_of(BackendOptions, options)
-        scale = optional(positive)("scale", scale)
-        with find_model(model, scale) as path, unchanged(path):
+        use = UpscaleOptions(scale=scale, quality=quality)
+        with find_model(model, use.scale, use.quality) as path, unchanged(path):
             backend, config = load_backend(path, asked)
             origin = Origin(model_digest(path), backend.computation)
             return cls(
