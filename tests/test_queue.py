@@ -501,7 +501,7 @@ def test_the_low_resolution_form_trains_in_slices(
     assert slice_of("x4_small", "--minutes", "1e-9", "--out", "first") == 0
     assert Path("runs/pictures.bin").exists()
     assert slice_of("x4_small", "--minutes", "1e-9", "--out", "out", "--resume", "first") == 0
-    assert load_packed(tmp_path / "out" / "x4_small.safetensors").config.network.patch == 2  # type: ignore[union-attr]
+    assert load_packed(tmp_path / "out" / "x4_small.safetensors").config.network.patch == 4  # type: ignore[union-attr]
     assert compact.read_compact(tmp_path / "out" / "state")["iteration"] == 2
 
 
