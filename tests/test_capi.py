@@ -108,7 +108,7 @@ def test_the_example_makes_what_the_command_makes(
         small_png = tmp_path / "small.png"
         PILImage.fromarray(macaw).convert(mode).save(small_png)
     made = tmp_path / f"large{small.suffix}"
-    model = SHIPPED / "x4-small.safetensors"
+    model = SHIPPED / "x4-detail.safetensors"
     subprocess.run([example, model, small, made, "fast"], check=True, capture_output=True)
     large_png = tmp_path / "large.png"
     command = [ROOT / ".venv" / "bin" / "bidiffsr", "upscale", small_png, "-o", large_png]
@@ -139,7 +139,7 @@ def test_the_example_refuses_what_it_cannot_read(
     small = tmp_path / "small.ppm"
     if content is not None:
         small.write_bytes(content)
-    model = SHIPPED / "x4-small.safetensors"
+    model = SHIPPED / "x4-detail.safetensors"
     command = [example, model, small, tmp_path / "large.ppm"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -199,7 +199,7 @@ def test_versions_are_one(library: CLibrary) -> None:
 
 @pytest.fixture(scope="module")
 def upscaler() -> Upscaler:
-    return Upscaler.from_pretrained("x4-small", threads=1)
+    return Upscaler.from_pretrained("x4-detail", threads=1)
 
 
 CASES: list[dict[str, Any]] = [
@@ -218,7 +218,7 @@ CASES: list[dict[str, Any]] = [
 def test_pictures_are_as_python_makes_them(
     options: dict[str, Any], library: CLibrary, upscaler: Upscaler, macaw: NDArray[np.uint8]
 ) -> None:
-    with library.model(SHIPPED / "x4-small.safetensors") as model:
+    with library.model(SHIPPED / "x4-detail.safetensors") as model:
         coded = {k: v.encode() if isinstance(v, str) else v for k, v in options.items()}
         found = library.upscale(model, macaw, **coded)
     np.testing.assert_array_equal(found, np.asarray(upscaler(macaw, **options)))
@@ -234,7 +234,7 @@ def test_pictures_of_every_form_are_as_in_python(
     image = random.integers(0, np.iinfo(dtype).max + 1, (11, 14, channels), dtype)
     if channels == 4:
         image[:5, :, 3] = random.choice([0, 1, np.iinfo(dtype).max], (5, 14))
-    with library.model(SHIPPED / "x4-small.safetensors") as model:
+    with library.model(SHIPPED / "x4-detail.safetensors") as model:
         found = library.upscale(model, image, quality=b"fast", scale=scale)
     expected = upscaler(image, quality="fast", scale=scale or None)
     assert found.dtype == expected.dtype
@@ -245,7 +245,7 @@ def test_samples_differ_and_are_as_in_python(library: CLibrary, upscaler: Upscal
     image = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
     expected = upscaler(image, quality="best", samples=2)
     assert isinstance(expected, list)
-    with library.model(SHIPPED / "x4-small.safetensors") as model:
+    with library.model(SHIPPED / "x4-detail.safetensors") as model:
         found = [library.upscale(model, image, quality=b"best", sample=i) for i in range(2)]
     assert (found[0] != found[1]).any()
     for one, other in zip(found, expected, strict=True):
@@ -355,8 +355,8 @@ def test_one_run_of_the_network_is_the_engine_s(library: CLibrary) -> None:
     x_t = random.standard_normal((2, 3, 16, 24), np.float32)
     cond = random.random((2, 3, 16, 24), np.float32)
     t = np.array([0, 3])
-    engine = Engine("x4-small", threads=1)
-    with library.model(SHIPPED / "x4-small.safetensors") as model:
+    engine = Engine("x4-detail", threads=1)
+    with library.model(SHIPPED / "x4-detail.safetensors") as model:
         assert library.c.bidiffsr_size_multiple(model) == engine.config.network.size_multiple
         assert library.c.bidiffsr_kernel(model).decode() == engine.kernel
         assert library.c.bidiffsr_scale(model) == 4
@@ -448,7 +448,7 @@ def test_options_out_of_range_are_refused_in_both(
     (name,) = options
     with pytest.raises(BidiffsrError, match=name):
         upscaler(image, **options)
-    path = SHIPPED / "x4-small.safetensors"
+    path = SHIPPED / "x4-detail.safetensors"
     with library.model(path) as model, pytest.raises(CError, match=name) as caught:
         library.upscale(model, image, **coded)
     assert caught.value.status == BAD_ARGUMENT
@@ -457,7 +457,7 @@ def test_options_out_of_range_are_refused_in_both(
 def test_a_limit_on_memory_makes_tiles_smaller_and_then_refuses(
     library: CLibrary, macaw: NDArray[np.uint8]
 ) -> None:
-    with library.model(SHIPPED / "x4-small.safetensors") as model:
+    with library.model(SHIPPED / "x4-detail.safetensors") as model:
         whole = library.upscale(model, macaw, quality=b"fast")
         tiled = library.upscale(model, macaw, quality=b"fast", max_memory=80_000_000)
         assert 0 < np.abs(whole.astype(int) - tiled.astype(int)).max() < 40
@@ -476,7 +476,7 @@ def test_a_call_is_cancelled_while_the_network_runs(
         seen.append(done)
         return len(seen) == 4
 
-    with library.model(SHIPPED / "x4-small.safetensors") as model:
+    with library.model(SHIPPED / "x4-detail.safetensors") as model:
         with pytest.raises(CError) as caught:
             library.upscale(model, macaw, quality=b"best", progress=stop)
         assert caught.value.status == CANCELLED
@@ -489,7 +489,7 @@ def test_a_call_is_cancelled_while_the_network_runs(
 def test_threads_share_a_model(library: CLibrary) -> None:
     random = np.random.default_rng(0)
     images = [random.integers(0, 256, (20 + 4 * i, 24, 3), np.uint8) for i in range(6)]
-    with library.model(SHIPPED / "x4-small.safetensors", threads=2) as model:
+    with library.model(SHIPPED / "x4-detail.safetensors", threads=2) as model:
         alone = [library.upscale(model, image, quality=b"fast") for image in images]
         with ThreadPoolExecutor(6) as pool:
             found = pool.map(lambda i: library.upscale(model, i, quality=b"fast"), images * 2)
