@@ -69,7 +69,7 @@ def test_recipes_for_tensors(recipes: dict[str, Any]) -> None:
     node = recipes["NODE_CLASS_MAPPINGS"]["BidiffsrUpscale"]
     fields = node.INPUT_TYPES()["required"]
     assert set(fields) == {"image", "quality", "seed"}
-    upscaler = Upscaler.from_pretrained("x4-small")
+    upscaler = Upscaler.from_pretrained("x4-detail")
     for quality in fields["quality"][0]:
         (large,) = getattr(node(), node.FUNCTION)(image=images, quality=quality, seed=3)
         assert large.shape == (2, 24, 36, 3)
@@ -79,7 +79,7 @@ def test_recipes_for_tensors(recipes: dict[str, Any]) -> None:
         expected = upscaler(samples, quality=quality, seed=3)
         assert np.abs(large[1].numpy() * 65535 - expected).max() < 0.01
     load = recipes["load_from_file"]
-    model = load(ROOT / "src" / "bidiffsr" / "models" / "weights" / "x4-small.safetensors")
+    model = load(ROOT / "src" / "bidiffsr" / "models" / "weights" / "x4-detail.safetensors")
     large = model(images.movedim(3, 1))
     assert large.shape == (2, 3, 24, 36)
     assert torch.equal(large.movedim(1, 3), recipes["upscale"](images))
