@@ -50,7 +50,7 @@ def test_json_says_what_the_files_and_the_upscaler_do(capsys: pytest.CaptureFixt
 def test_the_table_has_a_row_for_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name, scale, size in (("x2-small", "2x", "3.32 MB"), ("x4-small", "4x", "1.8 MB")):
+    for name, scale, size in (("x2-small", "2x", "1.73 MB"), ("x4-small", "4x", "1.8 MB")):
         (row,) = (line for line in lines if name in line)
         assert scale in row.split()
         assert size in row
