@@ -481,7 +481,7 @@ def test_a_call_is_cancelled_while_the_network_runs(
             library.upscale(model, macaw, quality=b"best", progress=stop)
         assert caught.value.status == CANCELLED
         assert len(seen) == 4
-        assert seen[-1] < 0.3  # of four steps, within the first or just behind it
+        assert seen[-1] < 0.6  # of two steps, within the first or just behind it
         expected = library.upscale(model, macaw, quality=b"fast")
         assert np.array_equal(library.upscale(model, macaw, quality=b"fast"), expected)
 
