@@ -476,12 +476,12 @@ def test_a_call_is_cancelled_while_the_network_runs(
         seen.append(done)
         return len(seen) == 4
 
-    with library.model(SHIPPED / "x4-detail.safetensors") as model:
+    with library.model(SHIPPED / "x2-small.safetensors") as model:
         with pytest.raises(CError) as caught:
             library.upscale(model, macaw, quality=b"best", progress=stop)
         assert caught.value.status == CANCELLED
         assert len(seen) == 4
-        assert seen[-1] < 0.6  # of two steps, within the first or just behind it
+        assert seen[-1] < 0.3  # of four steps, within the first or just behind it
         expected = library.upscale(model, macaw, quality=b"fast")
         assert np.array_equal(library.upscale(model, macaw, quality=b"fast"), expected)
 

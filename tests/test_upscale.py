@@ -446,6 +446,15 @@ def test_the_default_follows_scale_and_quality(
     assert upscaler.origin.model == digest
 
 
+def test_the_default_is_the_larger_model_where_it_is_alone(shipped: Path) -> None:
+    (shipped / "x2-small.safetensors").unlink()
+    (shipped / "x4-small.safetensors").unlink()
+    assert list_models() == ["x4-detail"]
+    for scale, quality in ((2, None), (4, "fast")):
+        with find_model("default", scale, quality) as path:
+            assert path == shipped / "x4-detail.safetensors"
+
+
 def test_the_default_is_of_a_known_quality() -> None:
     with pytest.raises(OptionError, match=r"^quality: got 'good'"):
         Upscaler.from_pretrained(quality=cast("Any", "good"))

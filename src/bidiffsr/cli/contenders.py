@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bidiffsr.config import NetworkConfig
     from bidiffsr.evaluation import Method
     from bidiffsr.nn.counting import LayerCount
-    from bidiffsr.upscaling.options import Quality, UpscaleOptions
+    from bidiffsr.upscaling.options import UpscaleOptions
     from bidiffsr.upscaling.upscaler import Upscaler
 
 _COUNTED = 256  # pixels a side, as in the papers
@@ -83,16 +83,21 @@ def contenders(
         ConfigError, CheckpointError: a model cannot be loaded, or cannot do what is asked.
     """
     from bidiffsr.evaluation import bicubic
+    from bidiffsr.models.catalog import default_model
     from bidiffsr.upscaling.upscaler import Upscaler
 
     scale, rows = asked[0].scale, _rows(models)
 
     @cache
-    def load(file: str, quality: Quality | None) -> Upscaler:
-        return Upscaler.from_pretrained(file, scale=scale, quality=quality, **asdict(running))
+    def load(model: str) -> Upscaler:
+        return Upscaler.from_pretrained(model, **asdict(running))
+
+    def upscaler_for(file: str, options: UpscaleOptions) -> Upscaler:
+        # Each file is loaded once, whatever the qualities; "default" may be another one for each.
+        return load(default_model(scale, options.quality) if file == "default" else file)
 
     every = [
-        load(member.file, options.quality)
+        upscaler_for(member.file, options)
         for members in rows.values()
         for member in members
         for options in asked
@@ -100,16 +105,18 @@ def contenders(
     factor = scale or min((each.config.scale for each in every), default=4)
     found = [Contender("bicubic", {None: bicubic}, None)]
     for name, members in rows.items():
-        if len(members) > 1 and len(seeds) > 1:
-            raise OptionError("seed", f"given {len(seeds)} times, and {name} has several files")
         for options in asked:
-            upscalers = {member.file: load(member.file, options.quality) for member in members}
+            upscalers = {member.file: upscaler_for(member.file, options) for member in members}
             network, *others = (each.config.network for each in upscalers.values())
             if any(other != network for other in others):
                 raise OptionError("model", f"the files of {name} hold different networks")
+            if others and len(seeds) > 1:
+                raise OptionError(
+                    "seed", f"given {len(seeds)} times, and {name} has several files"
+                )
             row = name if options.quality is None else f"{name} ({options.quality})"
             draws: dict[int | None, Method] = {
-                number if len(members) > 1 else seed: _method(
+                number if others else seed: _method(
                     upscaler, file, replace(options, scale=factor, seed=seed)
                 )
                 for number, (file, upscaler) in enumerate(upscalers.items())

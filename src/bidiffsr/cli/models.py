@@ -56,9 +56,9 @@ def _description(name: str) -> dict[str, Any]:
         config, size = file.config, path.stat().st_size
     default = [key for key, sampling in config.qualities.items() if sampling == config.sampling]
     uses = {
-        default_model(): "the default",
-        default_model(quality="fast"): "the default of quality fast",
         default_model(2): "the default for scales up to 2",
+        default_model(quality="fast"): "the default for quality fast",
+        default_model(): "the default",
     }
     return {
         "name": name,

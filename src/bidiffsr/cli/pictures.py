@@ -108,7 +108,8 @@ def upscale(
     from bidiffsr.upscaling.upscaler import Upscaler
 
     load = partial(
-        *(Upscaler.from_pretrained, model),
+        Upscaler.from_pretrained,
+        model,
         scale=options.scale,
         quality=options.quality,
         **asdict(running),

@@ -29,11 +29,14 @@ def default_model(scale: float | None = None, quality: str | None = None) -> str
         scale: what pictures are upscaled by; None: as much as there is.
         quality: what they are upscaled with; None: the model's own default.
     """
-    # Up to ×2, what was trained for that is better than a ×4 result made smaller.
+    name = "x4-detail"
     if scale is not None and scale <= 2:
-        return "x2-small"
-    # One step invents nothing, so the model for it is the one that was trained to be exact.
-    return "x4-small" if quality == "fast" else "x4-detail"
+        # What was trained for that is better than a ×4 result made smaller.
+        name = "x2-small"
+    elif quality == "fast":
+        # One step invents nothing, so the model for it is the one that was trained to be exact.
+        name = "x4-small"
+    return name if name in list_models() else "x4-detail"
 
 
 def find_model(
