@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.ncnn_networks import Ncnn, Upscale
+from bidiffsr.batch.storage import storage_of
 from bidiffsr.cli.terminal import exit_code, print_result
 from bidiffsr.errors import ConfigError
 from bidiffsr.evaluation.benchmark import Benchmark, read_pair
@@ -39,7 +40,7 @@ def load_teacher(scale: int, threads: int) -> Upscale:
 
 def make(folder: Path, out: Path, scale: int, teacher: Upscale) -> int:
     """Write what the teacher makes of each picture's low-resolution one; how many there are."""
-    out.mkdir(parents=True, exist_ok=True)
+    storage_of(out).make_folder(out)
     pictures = Benchmark.open(folder).pictures
     for picture in pictures:
         path = out / f"{picture.stem}.png"
