@@ -470,6 +470,7 @@ def test_a_call_is_cancelled_while_the_network_runs(
     library: CLibrary, macaw: NDArray[np.uint8]
 ) -> None:
     seen: list[float] = []
+    large = np.tile(macaw, (3, 3, 1))  # a step has to take longer than a few reports are apart
 
     @Progress
     def stop(_: int | None, done: float) -> int:
@@ -478,7 +479,7 @@ def test_a_call_is_cancelled_while_the_network_runs(
 
     with library.model(SHIPPED / "x2-small.safetensors") as model:
         with pytest.raises(CError) as caught:
-            library.upscale(model, macaw, quality=b"best", progress=stop)
+            library.upscale(model, large, quality=b"best", progress=stop)
         assert caught.value.status == CANCELLED
         assert len(seen) == 4
         assert seen[-1] < 0.3  # of four steps, within the first or just behind it

@@ -111,9 +111,7 @@ def contenders(
             if any(other != network for other in others):
                 raise OptionError("model", f"the files of {name} hold different networks")
             if others and len(seeds) > 1:
-                raise OptionError(
-                    "seed", f"given {len(seeds)} times, and {name} has several files"
-                )
+                raise OptionError("seed", f"given {len(seeds)} times, and {name} has several files")
             row = name if options.quality is None else f"{name} ({options.quality})"
             draws: dict[int | None, Method] = {
                 number if others else seed: _method(
