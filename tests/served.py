@@ -25,6 +25,7 @@ from fastapi.testclient import TestClient
 
 from bidiffsr.server.app import create_app
 from bidiffsr.server.jobs import JobQueue
+from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
@@ -73,7 +74,7 @@ class Gate:
 @contextmanager
 def client(upscaler: Upscaler | None = None, **options: Any) -> Iterator[TestClient]:
     """Of a server that runs; it speaks as a program does, not as a browser."""
-    app = create_app(upscaler or tiny_upscaler(), ServerOptions(**options))
+    app = create_app(Models(upscaler or tiny_upscaler()), ServerOptions(**options))
     with TestClient(app, base_url=OWN, raise_server_exceptions=False) as talking:
         yield talking
 

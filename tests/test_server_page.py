@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from bidiffsr.server.app import create_app
+from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from served import Gate, listening, opened, picture
 from tiny_model import tiny_upscaler
@@ -44,7 +45,9 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     options = ServerOptions(max_bytes=100_000, max_pixels=10_000)
-    with listening(create_app(tiny_upscaler(tail=0.3, sees_noise=True), options)) as address:
+    with listening(
+        create_app(Models(tiny_upscaler(tail=0.3, sees_noise=True)), options)
+    ) as address:
         yield address
 
 
@@ -99,7 +102,7 @@ def test_upload_progress_slider_download(browser: Any) -> None:
     upscaler = tiny_upscaler(tail=0.3)
     gate = Gate(upscaler)
     with (
-        listening(create_app(upscaler, ServerOptions())) as address,
+        listening(create_app(Models(upscaler), ServerOptions())) as address,
         Opened(browser, address) as page,
     ):
         data = picture(40, 30)
@@ -280,7 +283,7 @@ def test_a_kind_that_browsers_do_not_show_is_seen_as_previews(browser: Any, url:
 def test_what_is_removed_stops_and_the_next_goes_on(browser: Any) -> None:
     upscaler = tiny_upscaler()
     gate = Gate(upscaler)
-    app = create_app(upscaler, ServerOptions())
+    app = create_app(Models(upscaler), ServerOptions())
     with listening(app) as address, Opened(browser, address) as page:
         choose(page, file("first.png"), file("second.png"))
         assert gate.reached.wait(PATIENCE / 1000)
@@ -292,7 +295,7 @@ def test_what_is_removed_stops_and_the_next_goes_on(browser: Any) -> None:
 
 
 def test_with_a_token_the_page_asks_for_it_once(browser: Any) -> None:
-    app = create_app(tiny_upscaler(), ServerOptions(token="s3cret"))
+    app = create_app(Models(tiny_upscaler()), ServerOptions(token="s3cret"))
     with listening(app) as address:
         with Opened(browser, address) as page:
             page.locator("#access").wait_for()
@@ -312,7 +315,7 @@ def test_with_a_token_the_page_asks_for_it_once(browser: Any) -> None:
 def test_a_busy_server_is_asked_again(browser: Any) -> None:
     upscaler = tiny_upscaler()
     gate = Gate(upscaler)
-    app = create_app(upscaler, ServerOptions(max_waiting=1))
+    app = create_app(Models(upscaler), ServerOptions(max_waiting=1))
     with listening(app) as address, Opened(browser, address) as page:
         choose(page, *(file(f"{index}.png") for index in range(3)))
         page.get_by_text("pictures are waiting already").wait_for()

@@ -20,6 +20,7 @@ from fastapi.testclient import TestClient
 
 import uploads
 from bidiffsr.server.app import create_app
+from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from bidiffsr.upscaling.upscaler import Upscaler
 from served import (
@@ -55,7 +56,7 @@ def send(server: TestClient, data: bytes | None = None, **parameters: Any) -> ht
 def test_two_hundred_at_once_none_lost_in_order_and_within_the_memory() -> None:
     count, most_held = 200, 3_000_000
     upscaler = tiny_upscaler()
-    app = create_app(upscaler, ServerOptions(max_held=most_held, max_samples=2))
+    app = create_app(Models(upscaler), ServerOptions(max_held=most_held, max_samples=2))
     queue = queue_of(app)
     held: list[int] = []
     order: list[int] = []
@@ -203,7 +204,7 @@ def test_a_picture_may_take_so_long_and_no_longer(gated: tuple[Upscaler, Gate]) 
 
 
 def test_an_upload_that_does_not_end_is_refused_and_keeps_nothing() -> None:
-    app = create_app(tiny_upscaler(), ServerOptions(upload_seconds=1))
+    app = create_app(Models(tiny_upscaler()), ServerOptions(upload_seconds=1))
 
     def slowly() -> Iterator[bytes]:
         yield picture()[:40]
@@ -231,7 +232,7 @@ def test_an_upload_that_does_not_end_is_refused_and_keeps_nothing() -> None:
 
 
 def test_a_body_without_end_is_refused_with_an_answer() -> None:
-    app = create_app(tiny_upscaler(), ServerOptions(max_bytes=100_000))
+    app = create_app(Models(tiny_upscaler()), ServerOptions(max_bytes=100_000))
     with listening(app) as url, httpx2.Client(base_url=url, timeout=60) as server:
         endless = (b"\x89PNG\r\n\x1a\n" * 8192 for _ in range(100))
         answer = server.post("/api/jobs", content=endless, headers=PNG)
@@ -242,7 +243,7 @@ def test_a_body_without_end_is_refused_with_an_answer() -> None:
 
 def test_a_client_that_stops_following_is_forgotten(gated: tuple[Upscaler, Gate]) -> None:
     upscaler, gate = gated
-    app = create_app(upscaler, ServerOptions())
+    app = create_app(Models(upscaler), ServerOptions())
     with listening(app) as url, httpx2.Client(base_url=url, timeout=60) as server:
         job = server.post("/api/jobs", content=picture(), headers=PNG).json()
         log = queue_of(app).get(job["id"]).log

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from bidiffsr.server.app import create_app
+from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from served import listening
 from tiny_model import tiny_upscaler
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    app = create_app(tiny_upscaler(), ServerOptions(max_waiting=4, token=TOKEN))
+    app = create_app(Models(tiny_upscaler()), ServerOptions(max_waiting=4, token=TOKEN))
     with listening(app) as address:
         yield address
 

@@ -42,15 +42,16 @@ def serve(
 
     Args:
         model: The name of a model that comes with bidiffsr, such as x4-small, or a model file.
-            Default: the best that comes with bidiffsr.
+            Default: the best of those that come with bidiffsr, for each picture's scale and
+            quality.
     """
+    from bidiffsr.server.models import Models
     from bidiffsr.server.run import serve as run
-    from bidiffsr.upscaling.upscaler import Upscaler
 
-    upscaler = Upscaler.from_pretrained(model, **asdict(running))
+    models = Models.load(model, **asdict(running))
     if options.token is None and not _is_loopback(options.host):
         log(f"anybody who reaches {options.host} can use this server; --token asks for a secret")
-    run(upscaler, options, model=model, listening=print_result)
+    run(models, options, model=model, listening=print_result)
 
 
 def _is_loopback(host: str) -> bool:

@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.staticfiles import StaticFiles
 
 import bidiffsr
+from bidiffsr.config import ModelConfig
 from bidiffsr.errors import BidiffsrError, OptionError
 from bidiffsr.images.formats import FORMAT_BY_NAME
 from bidiffsr.server.archive import zipped
@@ -28,6 +29,7 @@ from bidiffsr.server.intake import discard_body, receive_picture
 from bidiffsr.server.job import Job, Result
 from bidiffsr.server.jobs import JobQueue
 from bidiffsr.server.metrics import CONTENT_TYPE, Metrics
+from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from bidiffsr.server.refusals import NoToken, NotYet, Unknown, status_of
 from bidiffsr.server.schemas import (
@@ -38,7 +40,6 @@ from bidiffsr.server.schemas import (
     Problem,
 )
 from bidiffsr.upscaling.options import UpscaleOptions
-from bidiffsr.upscaling.upscaler import Upscaler
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -71,16 +72,16 @@ class _Service:
     token: str | None
 
 
-def create_app(upscaler: Upscaler, options: ServerOptions, *, model: str = "default") -> FastAPI:
+def create_app(models: Models, options: ServerOptions, *, model: str = "default") -> FastAPI:
     """The application; its queue, ``app.state.service.queue``, works while the application runs.
 
     Args:
-        upscaler: the model.
+        models: what upscales.
         options: limits and access; where to listen is for whoever runs it.
         model: its name, for those who ask.
     """
     metrics = Metrics()
-    queue = JobQueue(upscaler, options, metrics.count_job)
+    queue = JobQueue(models, options, metrics.count_job)
     metrics.watch(queue)
 
     @asynccontextmanager
@@ -98,7 +99,7 @@ def create_app(upscaler: Upscaler, options: ServerOptions, *, model: str = "defa
         redoc_url=None,
     )
     app.state.service = _Service(
-        queue, _model_info(upscaler, options, model), metrics, options.token
+        queue, _model_info(models.main.config, options, model), metrics, options.token
     )
     app.include_router(_PUBLIC)
     app.include_router(_API)
@@ -111,12 +112,12 @@ def create_app(upscaler: Upscaler, options: ServerOptions, *, model: str = "defa
     return app
 
 
-def _model_info(upscaler: Upscaler, options: ServerOptions, model: str) -> ModelInfo:
+def _model_info(config: ModelConfig, options: ServerOptions, model: str) -> ModelInfo:
     return ModelInfo(
         version=bidiffsr.__version__,
         model=model,
-        scale=upscaler.config.scale,
-        qualities=list(upscaler.config.qualities),
+        scale=config.scale,
+        qualities=list(config.qualities),
         formats=[
             name for name, known in FORMAT_BY_NAME.items() if known.everyday and known.is_written
         ],

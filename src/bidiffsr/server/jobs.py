@@ -18,6 +18,7 @@ from bidiffsr.images.encode import encode_image
 from bidiffsr.images.formats import Format, format_of
 from bidiffsr.images.image import Image
 from bidiffsr.server.job import Job, Result, file_name
+from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from bidiffsr.server.refusals import Busy, Stopping, TooLarge, Unknown
 from bidiffsr.server.schemas import PreviewInfo, ProgressInfo, State
@@ -25,7 +26,6 @@ from bidiffsr.system.memory import is_out_of_memory
 from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.postprocess import check_result
 from bidiffsr.upscaling.progress import Progress
-from bidiffsr.upscaling.upscaler import Upscaler
 
 _LOG = logging.getLogger(__name__)
 
@@ -60,18 +60,18 @@ class JobQueue:
     """Takes pictures, and upscales one after the other in a thread of its own.
 
     Args:
-        upscaler: the model.
+        models: what upscales them.
         options: the limits.
         when_ended: called, in the queue's thread or a caller's, with every job that has ended.
     """
 
     def __init__(
         self,
-        upscaler: Upscaler,
+        models: Models,
         options: ServerOptions,
         when_ended: Callable[[Job], object] = lambda job: None,
     ) -> None:
-        self.upscaler = upscaler
+        self._models = models
         self.limits = options
         self._when_ended = when_ended
         self._most_bytes, self._most_held = int(options.max_bytes), int(options.max_held)
@@ -191,7 +191,8 @@ class JobQueue:
             TooLarge: the picture has more pixels than are allowed or fit into the memory.
             Stopping: nothing is taken any more.
         """
-        options = self.upscaler.check(options)
+        upscaler = self._models.of(options)
+        options = upscaler.check(options)
         assert options.scale is not None  # no size can be asked for here
         name = file_name(name)
         header = image_header(data, name=name)
@@ -204,9 +205,9 @@ class JobQueue:
         format_ = format_ or format_of(data)
         assert format_ is not None  # or it would have no header
         format_.check_written(name)
-        side = max(self.upscaler.result_size(header, options))
+        side = max(upscaler.result_size(header, options))
         format_.check_side(name, side, "ask for another format")
-        self.upscaler.check_memory(header, options, saving=format_.saving_bytes)
+        upscaler.check_memory(header, options, saving=format_.saving_bytes)
         with self._changed:
             self._check_open()
             self._count += 1
@@ -369,7 +370,8 @@ class JobQueue:
     def _upscale(self, job: Job) -> None:
         assert job.source is not None
         source = decode_image(job.source, name=job.name, max_pixels=self.limits.max_pixels)
-        steps = self.upscaler.stream(source, preview=_PREVIEW_SIDE, **asdict(job.options))
+        upscaler = self._models.turn_to(job.options)
+        steps = upscaler.stream(source, preview=_PREVIEW_SIDE, **asdict(job.options))
         for at in steps:
             if job.cancelled:
                 return

@@ -13,8 +13,8 @@ import uvicorn
 from bidiffsr.errors import OutputError
 from bidiffsr.server.app import create_app
 from bidiffsr.server.jobs import JobQueue
+from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
-from bidiffsr.upscaling.upscaler import Upscaler
 
 # Seconds that clients have, once all work is done, to fetch what they wait for.
 _LINGER = 20.0
@@ -59,7 +59,7 @@ class _Server(uvicorn.Server):
 
 
 def serve(
-    upscaler: Upscaler,
+    models: Models,
     options: ServerOptions,
     *,
     model: str,
@@ -72,7 +72,7 @@ def serve(
     to fetch them. A second signal cancels all.
 
     Args:
-        upscaler: the model.
+        models: what upscales.
         options: what is asked for.
         model: its name, for those who ask.
         listening: called with the server's URL once it can be used.
@@ -80,7 +80,7 @@ def serve(
     Raises:
         OutputError: the address cannot be listened on.
     """
-    app = create_app(upscaler, options, model=model)
+    app = create_app(models, options, model=model)
     listener = _listener(options)
     config = uvicorn.Config(
         app,
