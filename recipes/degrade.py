@@ -27,6 +27,8 @@ from bidiffsr.system.files import write_atomically
 
 STRENGTHS = {
     "plain": DegradationConfig(),
+    "camera": DegradationConfig(probability=1, blur=0, noise=0, jpeg=90),
+    "web": DegradationConfig(probability=1, blur=0, noise=0, jpeg=60),
     "mild": DegradationConfig(probability=0.5, blur=0.5, noise=3, jpeg=80, sharpen=0.3, resize=0.9),
     "medium": DegradationConfig(
         probability=0.7, blur=0.8, noise=8, jpeg=60, sharpen=0.6, resize=0.75

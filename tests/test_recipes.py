@@ -46,7 +46,7 @@ def load(name: str) -> ModuleType:
 
 
 study, curve, release = load("study"), load("curve"), load("release")
-speed, teacher = load("training_speed"), load("teacher")
+speed, teacher, everyday = load("training_speed"), load("teacher"), load("everyday")
 
 
 @pytest.fixture
@@ -492,6 +492,54 @@ def test_a_teacher_makes_pictures_of_the_same_low_resolution(
     assert teacher.make(pictures, out, 2, nearest) == 3
     assert len(shown) == 4
     assert (out / "0.png").read_bytes() == b"there"
+
+
+def test_a_teacher_refuses_pictures_whose_results_would_have_one_name(
+    pictures: Path, tmp_path: Path
+) -> None:
+    Image.fromarray(np.zeros((104, 108, 3), np.uint8)).save(pictures / "0.jpg")
+    with pytest.raises(ConfigError, match=r"0\.png: 0\.jpg would have the same result"):
+        teacher.make(pictures, tmp_path / "made", 2, lambda low: low)
+
+
+def test_everyday_tiles_are_damaged_and_restored_or_clean_and_the_picture_itself(
+    pictures: Path, tmp_path: Path
+) -> None:
+    whole = np.random.default_rng(1).integers(0, 256, (460, 470, 3), dtype=np.uint8)
+    Image.fromarray(whole).save(pictures / "large.png")
+    low_whole = imresize(whole[:, :468], 1 / 4)
+    out, seen = tmp_path / "made", []
+
+    def nearest(low: Any) -> Any:
+        seen.append(low)
+        return low.repeat(4, 0).repeat(4, 1)
+
+    tiles = 24
+    assert everyday.make(pictures, out, tiles, nearest) == tiles  # the small ones have none
+    clean = 0
+    damaged = iter(seen)
+    for number in range(tiles):  # in the order in which they were made
+        high = np.asarray(Image.open(out / "HR" / f"large_{number}.png"))
+        low = np.asarray(Image.open(out / "LR_bicubic" / "X4" / f"large_{number}x4.png"))
+        assert (high.shape, low.shape) == ((384, 384, 3), (96, 96, 3))
+        if np.array_equal(high, low.repeat(4, 0).repeat(4, 1)):
+            window = next(damaged)
+            assert window.shape == (112, 112, 3)
+            assert np.array_equal(low, window[8:-8, 8:-8])
+            continue
+        clean += 1
+        (at,) = np.argwhere((low_whole == low[0, 0]).all(axis=2))
+        assert np.array_equal(low, low_whole[at[0] :, at[1] :][:96, :96])
+        assert np.array_equal(high, whole[4 * at[0] :, 4 * at[1] :][:384, :384])
+    assert next(damaged, None) is None
+    assert 2 <= clean <= 12
+    (out / "HR" / "large_3.png").unlink()
+    before = (out / "HR" / "large_4.png").stat().st_mtime_ns
+    tile = out / "LR_bicubic" / "X4" / "large_3x4.png"
+    pixels = tile.read_bytes()
+    assert everyday.make(pictures, out, tiles, nearest) == tiles
+    assert tile.read_bytes() == pixels
+    assert (out / "HR" / "large_4.png").stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize("scale", teacher.SCALES)

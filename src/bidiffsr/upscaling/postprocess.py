@@ -71,7 +71,9 @@ def result_image(
             visible = imresize(opacity, scale_of(opacity, scale), rows=rows).clip(0, 1)
             part = unpremultiply(part, visible)
             alpha[rows] = from_float(visible, dtype)
-        pixels[rows] = from_float(part, dtype)
+        samples = from_float(part, dtype)
+        for channel in range(3):  # planes in memory: numpy would copy them three samples at a time
+            pixels[rows, :, channel] = samples[..., channel]
         release(picture, pixels)
 
     for_each(strips(height, width), finish, threads)
