@@ -29,7 +29,7 @@ ENVIRONMENT = {
 }
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-MODELS = ("x4-detail", "x4-small", "x2-small", "x4-base", "x2-base", "x4-real")
+MODELS = ("x4-detail", "x4-small", "x2-small", "x4-base", "x4-real")
 
 
 def pictures() -> dict[str, Any]:
