@@ -25,8 +25,8 @@ from fastapi.testclient import TestClient
 
 from bidiffsr.server.app import create_app
 from bidiffsr.server.jobs import JobQueue
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
+from bidiffsr.upscaling.models import Models
 from bidiffsr.upscaling.upscaler import Upscaler
 from tiny_model import tiny_upscaler
 

@@ -9,8 +9,8 @@ from fastapi.testclient import TestClient
 from bidiffsr import Upscaler
 from bidiffsr.images.decode import decode_image
 from bidiffsr.server.app import create_app
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
+from bidiffsr.upscaling.models import Models
 from bidiffsr.upscaling.options import UpscaleOptions
 from served import OWN, opened, picture, wait_for
 from tiny_model import tiny_upscaler

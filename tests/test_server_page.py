@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from bidiffsr.server.app import create_app
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
+from bidiffsr.upscaling.models import Models
 from served import Gate, listening, opened, picture
 from tiny_model import tiny_upscaler
 

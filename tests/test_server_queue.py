@@ -20,8 +20,8 @@ from fastapi.testclient import TestClient
 
 import uploads
 from bidiffsr.server.app import create_app
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
+from bidiffsr.upscaling.models import Models
 from bidiffsr.upscaling.upscaler import Upscaler
 from served import (
     Gate,

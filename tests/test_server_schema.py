@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from bidiffsr.server.app import create_app
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
+from bidiffsr.upscaling.models import Models
 from served import listening
 from tiny_model import tiny_upscaler
 

@@ -45,8 +45,8 @@ def serve(
             Default: the best of those that come with bidiffsr, for each picture's scale and
             quality.
     """
-    from bidiffsr.server.models import Models
     from bidiffsr.server.run import serve as run
+    from bidiffsr.upscaling.models import Models
 
     models = Models.load(model, **asdict(running))
     if options.token is None and not _is_loopback(options.host):

@@ -29,7 +29,6 @@ from bidiffsr.server.intake import discard_body, receive_picture
 from bidiffsr.server.job import Job, Result
 from bidiffsr.server.jobs import JobQueue
 from bidiffsr.server.metrics import CONTENT_TYPE, Metrics
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from bidiffsr.server.refusals import NoToken, NotYet, Unknown, status_of
 from bidiffsr.server.schemas import (
@@ -39,6 +38,7 @@ from bidiffsr.server.schemas import (
     ModelInfo,
     Problem,
 )
+from bidiffsr.upscaling.models import Models
 from bidiffsr.upscaling.options import UpscaleOptions
 
 _STATIC = Path(__file__).parent / "static"

@@ -18,11 +18,11 @@ from bidiffsr.images.encode import encode_image
 from bidiffsr.images.formats import Format, format_of
 from bidiffsr.images.image import Image
 from bidiffsr.server.job import Job, Result, file_name
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
 from bidiffsr.server.refusals import Busy, Stopping, TooLarge, Unknown
 from bidiffsr.server.schemas import PreviewInfo, ProgressInfo, State
 from bidiffsr.system.memory import is_out_of_memory
+from bidiffsr.upscaling.models import Models
 from bidiffsr.upscaling.options import UpscaleOptions
 from bidiffsr.upscaling.postprocess import check_result
 from bidiffsr.upscaling.progress import Progress

@@ -13,8 +13,8 @@ import uvicorn
 from bidiffsr.errors import OutputError
 from bidiffsr.server.app import create_app
 from bidiffsr.server.jobs import JobQueue
-from bidiffsr.server.models import Models
 from bidiffsr.server.options import ServerOptions
+from bidiffsr.upscaling.models import Models
 
 # Seconds that clients have, once all work is done, to fetch what they wait for.
 _LINGER = 20.0

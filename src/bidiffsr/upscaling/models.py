@@ -16,7 +16,7 @@ _CHOICES = {default_model(scale, quality) for scale, quality in product((None, 2
 
 
 class Models:
-    """The models of a server, all in memory.
+    """Models for pictures of different options, all in memory.
 
     Args:
         main: what tells clients of scale and qualities, and upscales where no other is named.
