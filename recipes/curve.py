@@ -1,7 +1,7 @@
 """Scores a model at many samplings: its perception-distortion curve, from which qualities come.
 
 python recipes/curve.py MODEL FOLDER [--pictures N] [--output curve] [--steps 1 2 4] [--noise 1 0.9]
-    [--perception lpips]
+    [--mean 0 0.3] [--perception lpips]
 
 writes ``<output>.json`` with every score and ``<output>.png``, PSNR against NIQE, LPIPS or another
 metric of which lower is better.
@@ -51,13 +51,19 @@ def score_originals(folder: Path, scale: int, pictures: int | None) -> Point:
 
 
 def samplings(
-    base: SamplingConfig, steps: Sequence[int], noises: Sequence[float], etas: Sequence[float]
+    base: SamplingConfig,
+    steps: Sequence[int],
+    noises: Sequence[float],
+    means: Sequence[float],
+    etas: Sequence[float],
 ) -> list[SamplingConfig]:
     """All combinations; one step knows no noise, so it stands there once."""
-    combined = product(steps, noises, etas)
+    several = [
+        {"noise_scale": noise, "mean_weight": mean, "eta": eta}
+        for noise, mean, eta in product(noises, means, etas)
+    ]
     found = [
-        {"steps": count} | ({"noise_scale": noise, "eta": eta} if count > 1 else {})
-        for count, noise, eta in combined
+        {"steps": count} | (more if count > 1 else {}) for count, more in product(steps, several)
     ]
     unique = [one for index, one in enumerate(found) if one not in found[:index]]
     return [parse_config(SamplingConfig, base.model_dump() | one, "sampling") for one in unique]
@@ -70,7 +76,8 @@ def curve(chosen: argparse.Namespace) -> list[Point]:
     scale = made.config.scale
     points = [{"name": "bicubic"} | score(folder, bicubic, scale, pictures)]
     points.append({"name": "original"} | score_originals(folder, scale, pictures))
-    for sampling in samplings(made.config.sampling, chosen.steps, chosen.noise, chosen.eta):
+    grid = chosen.steps, chosen.noise, chosen.mean, chosen.eta
+    for sampling in samplings(made.config.sampling, *grid):
         config = made.config.model_copy(update={"sampling": sampling})
         upscaler = Upscaler(made.backend, config)
         point = {"name": _name(sampling)} | sampling.model_dump()
@@ -84,8 +91,13 @@ def curve(chosen: argparse.Namespace) -> list[Point]:
 def _name(sampling: SamplingConfig) -> str:
     if sampling.steps == 1:
         return "1 step"
+    mean = f", mean {sampling.mean_weight:g}" if sampling.mean_weight else ""
     eta = f", eta {sampling.eta:g}" if sampling.eta else ""
-    return f"{sampling.steps} steps, noise {sampling.noise_scale:g}{eta}"
+    return f"{sampling.steps} steps, noise {sampling.noise_scale:g}{mean}{eta}"
+
+
+def _line_name(steps: int, mean: float) -> str:
+    return f"{steps} step{'s' * (steps > 1)}" + (f", mean {mean:g}" if mean else "")
 
 
 def plot(points: Sequence[Point], perception: str, title: str, path: Path) -> None:
@@ -96,12 +108,15 @@ def plot(points: Sequence[Point], perception: str, title: str, path: Path) -> No
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(8, 5.5), layout="constrained")
-    for steps in sorted({point["steps"] for point in points if "steps" in point}):
-        line = [point for point in points if point.get("steps") == steps]
+    lines: dict[tuple[int, float], list[Point]] = {}
+    for point in points:
+        if "steps" in point:
+            lines.setdefault((point["steps"], point.get("mean_weight", 0.0)), []).append(point)
+    for (steps, mean), line in sorted(lines.items()):
         line.sort(key=lambda point: point[perception])
         values = [point[perception] for point in line]
         heights = [point[DISTORTION.name] for point in line]
-        axis.plot(values, heights, "o-", label=f"{steps} step{'s' * (steps > 1)}")
+        axis.plot(values, heights, "o-", label=_line_name(steps, mean))
         for point in line:
             if steps > 1:
                 place = point[perception], point[DISTORTION.name]
@@ -127,6 +142,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, default=Path("curve"))
     parser.add_argument("--steps", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--noise", type=float, nargs="+", default=[1.0, 0.9, 0.8])
+    parser.add_argument("--mean", type=float, nargs="+", default=[0.0])
     parser.add_argument("--eta", type=float, nargs="+", default=[0.0])
     parser.add_argument("--perception", choices=PERCEPTION, default=next(iter(PERCEPTION)))
     chosen = parser.parse_args()

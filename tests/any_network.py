@@ -52,6 +52,7 @@ def sr3_networks(draw: st.DrawFn) -> SR3Config:
     """Any small network of the rival's kind."""
     channels = draw(st.sampled_from([2, 4, 6]))
     return SR3Config(
+        patch=draw(st.integers(1, 3)),
         channels=channels,
         multipliers=tuple(draw(st.lists(st.integers(1, 3), min_size=1, max_size=3))),
         blocks_per_level=draw(st.integers(1, 2)),

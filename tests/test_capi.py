@@ -281,6 +281,7 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
                 "spacing": draw(st.sampled_from(["leading", "trailing"])),
                 "eta": draw(st.sampled_from([0, 0.7])) if sampler == "ddim" else 0,
                 "noise_scale": draw(st.sampled_from([0.0, 0.6, 1.0])),
+                "mean_weight": draw(st.sampled_from([0.0, 0.3, 1.0])),
                 "back_projections": draw(st.integers(0, 2)),
             }
         ),

@@ -119,7 +119,7 @@ def test_the_comparison_has_every_system_in_both_chains_with_three_seeds() -> No
         name: parse_config(TrainingConfig, comparison.values(name), name)
         for name in comparison.names
     }
-    systems = set(made.names) - {"sr3"}
+    systems = set(made.names)
     assert set(configs) == {
         f"{name}-{chain}-seed{seed}"
         for name in systems

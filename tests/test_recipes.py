@@ -368,8 +368,11 @@ def test_a_curve_has_every_score_of_each_sampling_and_draws_either_perception(
 
 
 def test_one_step_is_sampled_once_whatever_the_noise() -> None:
-    found = curve.samplings(SamplingConfig(spacing="trailing"), [1, 2], [1.0, 0.9], [0.0])
+    trailing = SamplingConfig(spacing="trailing")
+    found = curve.samplings(trailing, [1, 2], [1.0, 0.9], [0.0], [0.0])
     assert [(one.steps, one.noise_scale) for one in found] == [(1, 1.0), (2, 1.0), (2, 0.9)]
+    found = curve.samplings(trailing, [1, 2], [1.0], [0.0, 0.3], [0.0])
+    assert [(one.steps, one.mean_weight) for one in found] == [(1, 0.0), (2, 0.0), (2, 0.3)]
     assert {one.spacing for one in found} == {"trailing"}
 
 

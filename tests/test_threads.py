@@ -94,7 +94,7 @@ def test_threads_do_not_change_the_result(
     monkeypatch.setattr(buffers, "_STRIP_PIXELS", 1500)  # so that there are many strips
     image, options = CASES[case]
     ready = tiny_upscaler()
-    sampling = ready.config.sampling.model_copy(update={"back_projections": 2})
+    sampling = ready.config.sampling.model_copy(update={"back_projections": 2, "mean_weight": 0.3})
     config = ready.config.model_copy(update={"sampling": sampling})
     results: list[Image] = []
     for threads, on_disk in product((1, 2, 4), (False, True)):

@@ -115,19 +115,27 @@ def test_published_group_edges() -> None:
     assert network.group_of(edges).tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4]
 
 
-LOW = {"patch": 2, "channels": 8, "norm_groups": 4, "blocks_per_level": 1}
-FORMS: list[dict[str, Any]] = [
-    {},
-    {"patch": 4, "multipliers": (1,), "fusion": "add", "full_precision_up_levels": 0},
-    {"patch": 3, "normalization": "affine", "middle_attention": False, "weight_gain": True},
+LOW: dict[str, Any] = {"patch": 2, "channels": 8, "norm_groups": 4, "blocks_per_level": 1}
+LOW_SR3 = SR3Config(patch=3, channels=8, multipliers=(1, 2), blocks_per_level=1, norm_groups=4)
+FORMS: list[BiDiffSRConfig | SR3Config] = [
+    tiny_network_config(**LOW),
+    tiny_network_config(
+        **LOW | {"patch": 4, "multipliers": (1,), "fusion": "add", "full_precision_up_levels": 0}
+    ),
+    tiny_network_config(
+        **LOW
+        | {"patch": 3, "normalization": "affine", "middle_attention": False, "weight_gain": True}
+    ),
+    LOW_SR3,
 ]
 
 
-@pytest.mark.parametrize("changes", FORMS)
-def test_a_patch_is_the_published_network_on_pictures_cut_by_hand(changes: dict[str, Any]) -> None:
-    config = tiny_network_config(**LOW | changes)
-    network = scramble(BiDiffSRUNet(config)).eval()
-    published = BiDiffSRUNet(config.model_copy(update={"patch": 1})).eval()
+@pytest.mark.parametrize("config", FORMS)
+def test_a_patch_is_the_published_network_on_pictures_cut_by_hand(
+    config: BiDiffSRConfig | SR3Config,
+) -> None:
+    network = scramble(build_network(config)).eval()
+    published = build_network(config.model_copy(update={"patch": 1})).eval()
     for part in ("stem", "tail"):
         published.set_submodule(part, network.get_submodule(part))
     own = {name: value for name, value in network.state_dict().items() if "stem" not in name}

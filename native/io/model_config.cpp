@@ -207,6 +207,7 @@ SamplingConfig read_sampling(const Json& json, const std::string& where, int tim
   keys.word("spacing", sampling.trailing, {{"leading", false}, {"trailing", true}});
   keys.real("eta", sampling.eta, 0, 1);
   keys.real("noise_scale", sampling.noise_scale, 0, 2);
+  keys.real("mean_weight", sampling.mean_weight, 0, 1);
   keys.whole("back_projections", sampling.back_projections, 0, 16);
   keys.done();
   if (sampling.steps > timesteps) keys.refuse("steps", std::to_string(timesteps) + " at most");

@@ -33,7 +33,13 @@ struct SamplingConfig {
   bool trailing = false;
   double eta = 0;
   double noise_scale = 1;
+  double mean_weight = 0;  // of the first step's clean prediction in the last step's
   int back_projections = 0;
+
+  // Whether the sampler looks at the clean prediction of the step before, and whether the result
+  // holds some of the first step's.
+  bool keeps_previous() const { return sampler == Sampler::kDpmSolver; }
+  bool keeps_first() const { return mean_weight > 0 && steps > 1; }
 };
 
 struct ModelConfig {

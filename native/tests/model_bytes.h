@@ -27,7 +27,8 @@ inline const char* small_description() {
  "diffusion": {"schedule": {"kind": "angular", "timesteps": 4}, "prediction": "sample",
  "variable": "residual", "residual_scale": 0.01, "clip": null, "input_scaling": "signal"},
  "sampling": {"steps": 2, "spacing": "trailing", "back_projections": 1},
- "qualities": {"fast": {"steps": 1, "spacing": "trailing", "back_projections": 2}}, "scale": 2})";
+ "qualities": {"fast": {"steps": 1, "spacing": "trailing", "back_projections": 2},
+ "balanced": {"steps": 2, "spacing": "trailing", "mean_weight": 0.5}}, "scale": 2})";
 }
 
 inline std::string quoted(const std::string& text) {

@@ -102,6 +102,8 @@ TEST(a_model_file_is_read) {
   CHECK(file.config().network.channels == 8);
   CHECK(file.config().sampling.steps == 2 && file.config().sampling.trailing);
   CHECK(file.config().qualities.at("fast").back_projections == 2);
+  CHECK(file.config().qualities.at("fast").mean_weight == 0);
+  CHECK(file.config().qualities.at("balanced").mean_weight == 0.5);
   CHECK(!file.config().diffusion.clip);
   CHECK(file.tensors().floats("stem.bias", {8}) != nullptr);
 }

@@ -20,6 +20,8 @@ struct Transition {
   int timestep = 0;
   Level here, there;
   Level before;  // of the step before, where index > 0
+  // Whether it leads to the clean end: the result is then its clean value.
+  bool is_last() const { return there.noise == 0; }
 };
 
 // The steps of a chain as a model is to be sampled, noisiest first; the last leads to the clean

@@ -119,8 +119,11 @@ class Chain {
   void update(const Transition& step) {
     const Interpreter interpret(sampling_.diffusion, step.here);
     const Update update(sampling_.settings, step);
-    const bool keeps = sampling_.settings.sampler == SamplingConfig::Sampler::kDpmSolver;
+    const bool keeps = sampling_.settings.keeps_previous();
     if (keeps && !previous_) previous_.emplace(kColours, cond_.height(), cond_.width());
+    const bool keeps_first = sampling_.settings.keeps_first();
+    if (keeps_first && !first_) first_.emplace(kColours, cond_.height(), cond_.width());
+    const auto mean_weight = static_cast<float>(sampling_.settings.mean_weight);
     for_bands_(variable_.height(), [&](int first, int last) {
       Planes drawn(kColours, 1, variable_.width());
       for (int y = first; y < last; ++y) {
@@ -129,8 +132,12 @@ class Chain {
           float* x = variable_.row(c, y);
           const float* prediction = prediction_.row(c, y);
           float* previous = keeps ? previous_->row(c, y) : nullptr;
+          float* first_clean = keeps_first ? first_->row(c, y) : nullptr;
           for (int i = 0; i < variable_.width(); ++i) {
-            const Interpreted now = interpret(prediction[i], x[i]);
+            Interpreted now = interpret(prediction[i], x[i]);
+            if (first_clean && step.index == 0) first_clean[i] = now.clean;
+            if (first_clean && step.is_last())
+              now.clean += mean_weight * (first_clean[i] - now.clean);
             x[i] = update(x[i], now, previous ? previous[i] : 0.0f, drawn.row(c, 0)[i]);
             if (previous) previous[i] = now.clean;
           }
@@ -176,6 +183,7 @@ class Chain {
   Tiling tiling_;
   Planes variable_, prediction_;
   std::optional<Planes> previous_;  // the clean variable of the step before
+  std::optional<Planes> first_;     // that of the first step
 };
 
 }  // namespace

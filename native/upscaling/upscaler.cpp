@@ -96,7 +96,7 @@ Tiling Upscaler::plan(const PictureForm& form, const SamplingConfig& sampling,
                    : tile_sides(height, width, multiple_, attends(config_.network));
   if (!options.max_memory) return lay_tiles(height, width, sides[0], multiple_);
   const int samples = form.has_alpha() ? 4 : 3, sample_bytes = form.bits / 8;
-  const int arrays = sampling.sampler == SamplingConfig::Sampler::kDpmSolver ? 4 : 3;
+  const int arrays = 3 + sampling.keeps_previous() + sampling.keeps_first();
   const std::size_t fixed =
       kFixedBytes + checked_product(height, width, 12 * arrays + samples * sample_bytes) +
       checked_product(form.height, form.width,

@@ -90,6 +90,6 @@ class TorchBackend:
 
 def estimate_memory(config: BiDiffSRConfig | SR3Config, height: int, width: int) -> int:
     """Bytes one step takes on the CPU for an output of ``height`` × ``width`` pixels."""
-    patch = config.patch if isinstance(config, BiDiffSRConfig) else 1
-    features = height * width * _FEATURE_MAPS[config.architecture] * config.channels // patch**2
+    features = height * width * _FEATURE_MAPS[config.architecture] * config.channels
+    features //= config.patch**2
     return _FIXED_BYTES + 4 * (features + height * width * _PICTURES)

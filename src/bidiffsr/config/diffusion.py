@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, Tag, model_validator
 
-from bidiffsr.config.base import Config, Fraction, PositiveInt, Timesteps, tagged
+from bidiffsr.config.base import Config, Fraction, PositiveInt, Timesteps, equals, tagged
 
 # In float32, 1 - beta is then neither 1 nor 0.
 Beta = Annotated[float, Field(ge=1e-7, le=1 - 1e-6)]
@@ -84,7 +84,10 @@ class SamplingConfig(Config):
     eta: Fraction = 0.0
     noise_scale: Annotated[float, Field(ge=0, le=2)] = 1.0
     """Standard deviation of the start noise; below 1 trades detail for fidelity."""
-    back_projections: Annotated[int, Field(ge=0, le=16, exclude_if=lambda count: not count)] = 0
+    mean_weight: Annotated[Fraction, Field(exclude_if=equals(0.0))] = 0.0
+    """How much of what the first step predicts is in the result: 0 nothing, it is a sample; 1 all,
+    the picture of one step, which is the mean where the schedule starts without signal."""
+    back_projections: Annotated[int, Field(ge=0, le=16, exclude_if=equals(0))] = 0
     """How often the clean picture is corrected by what it lacks, made small, of its source."""
 
     @model_validator(mode="after")

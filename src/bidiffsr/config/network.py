@@ -13,6 +13,8 @@ _PICTURE_CHANNELS = 3
 
 _MAX_CHANNELS = 2**14
 
+Patch = Annotated[int, Field(ge=1, le=8, exclude_if=equals(1))]
+
 if TYPE_CHECKING:
     Method = str
 else:
@@ -37,7 +39,7 @@ class BiDiffSRConfig(Config):
     """The binarized U-Net; defaults are the published network (docs/method.md)."""
 
     architecture: Literal["bidiffsr"] = "bidiffsr"
-    patch: Annotated[int, Field(ge=1, le=8, exclude_if=equals(1))] = 1
+    patch: Patch = 1
     """Side of the squares of pixels that become channels before the stem, and pixels again behind
     the tail: the network works at 1/patch of the picture's size. 1: published."""
     channels: PositiveInt = 64
@@ -134,6 +136,8 @@ class SR3Config(Config):
     """SR3 (Saharia et al. 2021), the full-precision rival; defaults are 55.4 M parameters."""
 
     architecture: Literal["sr3"] = "sr3"
+    patch: Patch = 1
+    """As in ``BiDiffSRConfig``."""
     channels: PositiveInt = 64
     multipliers: tuple[PositiveInt, ...] = (1, 2, 4, 8)
     blocks_per_level: Annotated[int, Field(ge=1, le=16)] = 2
@@ -148,12 +152,12 @@ class SR3Config(Config):
     @property
     def size_multiple(self) -> int:
         """What height and width must be divisible by."""
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
 
     @property
     def condition_channels(self) -> int:
         """How many of the channels that the stem reads, the first, are the condition's."""
-        return _PICTURE_CHANNELS
+        return self.tail_channels
 
     @property
     def stem_channels(self) -> int:
@@ -162,8 +166,8 @@ class SR3Config(Config):
 
     @property
     def tail_channels(self) -> int:
-        """Channels that the tail writes."""
-        return _PICTURE_CHANNELS
+        """Channels that the tail writes, a square of pixels in each position."""
+        return _PICTURE_CHANNELS * self.patch**2
 
     @model_validator(mode="after")
     def _check(self) -> SR3Config:

@@ -44,6 +44,8 @@ class Buffers:
     """The clean variable as predicted in the step before; None unless the sampler is multistep."""
     parts: Sequence[Index] = (...,)
     """They cover the arrays, and are worked on by themselves."""
+    first: Array | None = None
+    """The clean variable as predicted in the first step; None where the result holds none of it."""
 
 
 def run_chain(
@@ -55,6 +57,7 @@ def run_chain(
     noise: Noise,
     *,
     eta: float = 0.0,
+    mean_weight: float = 0.0,
     watch: Watch | None = None,
     threads: int = 1,
 ) -> Iterator[tuple[int, int]]:
@@ -68,6 +71,7 @@ def run_chain(
         predict: runs the network.
         noise: drawn only where it reaches the result.
         eta: see ``Sampler.update``.
+        mean_weight: see ``SamplingConfig``; counts where ``buffers`` have a ``first``.
         watch: for those who want to see what the result will be; called by one thread.
         threads: how many work on parts at once, see ``for_each``.
 
@@ -92,7 +96,7 @@ def run_chain(
 
         for progress in predict(seen, step.timestep, buffers.prediction):
             yield step.index, progress
-        update = partial(_update, diffusion, sampler, step, buffers, noise, eta, watch)
+        update = partial(_update, diffusion, sampler, step, buffers, noise, eta, mean_weight, watch)
         for_each(buffers.parts, update, threads if watch is None else 1)
         yield step.index + 1, 0
 
@@ -104,6 +108,7 @@ def _update(
     buffers: Buffers,
     noise: Noise,
     eta: float,
+    mean_weight: float,
     watch: Watch | None,
     part: Index,
 ) -> None:
@@ -111,6 +116,12 @@ def _update(
     x, prediction, previous = buffers.variable, buffers.prediction, buffers.previous
     here = x[part]
     clean = diffusion.clean(prediction[part], here, step.timestep)
+    if buffers.first is not None:
+        if step.index == 0:
+            buffers.first[part] = clean
+        elif step.is_last:
+            clean = clean + mean_weight * (buffers.first[part] - clean)
+        release(buffers.first)
     if watch is not None:
         watch(part, clean)
     x[part] = sampler.update(

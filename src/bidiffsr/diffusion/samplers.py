@@ -29,6 +29,11 @@ class Transition:
     before: tuple[float, float] | None
     """The previous timestep's levels; None in the first step."""
 
+    @property
+    def is_last(self) -> bool:
+        """Whether it leads to the clean end: the result is then its clean variable."""
+        return self.there[1] == 0
+
 
 def transitions(schedule: Schedule, timesteps: Sequence[int]) -> list[Transition]:
     """The steps of a chain over ``timesteps``, which descend; the last leads to the clean end."""

@@ -99,7 +99,9 @@ class SR3UNet(nn.Module):
             The prediction (B, 3, H, W).
         """
         time_embedding = self.time_embedding(t)
-        x = self.stem(torch.cat([cond, x_t], dim=1))
+        patch = self.config.patch
+        seen = [F.pixel_unshuffle(cond, patch), F.pixel_unshuffle(x_t, patch)]
+        x = self.stem(torch.cat(seen, dim=1))
         skips = [x]
         for level, blocks in enumerate(self.down):
             for block in blocks:  # type: ignore[union-attr]
@@ -115,4 +117,4 @@ class SR3UNet(nn.Module):
                 x = block(torch.cat([x, skips.pop()], dim=1), time_embedding)
             if level < len(self.upsample):
                 x = self.upsample[level](self.nearest(x))
-        return self.tail(F.silu(self.tail_norm(x)))
+        return F.pixel_shuffle(self.tail(F.silu(self.tail_norm(x))), patch)

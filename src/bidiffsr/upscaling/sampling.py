@@ -1,7 +1,8 @@
 """Sampling a picture of any size: the network tile by tile, all else in strips of rows.
 
 Beside the tile at hand there are three arrays of the picture's size: the condition, the variable,
-and the network's prediction; a fourth where the sampler looks at the step before.
+and the network's prediction; one more where the sampler looks at the step before, and one where the
+result holds some of what the first step predicts.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ Watch = Callable[[slice, Floats], object]
 
 def picture_bytes(sampling: SamplingConfig) -> int:
     """Bytes for each pixel that sampling keeps while it runs."""
-    return 4 * 3 * (4 if SAMPLERS[sampling.sampler].multistep else 3)
+    return 4 * 3 * (3 + SAMPLERS[sampling.sampler].multistep + _keeps_first(sampling))
+
+
+def _keeps_first(sampling: SamplingConfig) -> bool:
+    return sampling.mean_weight > 0 and sampling.steps > 1
 
 
 def source_bytes(header: Header) -> int:
@@ -133,6 +138,7 @@ class PictureSampler:
             self.variable,
             prediction=new_buffer(shape, np.float32, self._folder),
             previous=new_buffer(shape, np.float32, self._folder) if sampler.multistep else None,
+            first=new_buffer(shape, np.float32, self._folder) if _keeps_first(sampling) else None,
             parts=[(slice(None), rows) for rows in self._strips],
         )
         timesteps = self._diffusion.schedule.timesteps(sampling.steps, sampling.spacing)
@@ -144,6 +150,7 @@ class PictureSampler:
             partial(self._predict_picture, threads=threads),
             noise,
             eta=sampling.eta,
+            mean_weight=sampling.mean_weight,
             watch=None if watch is None else self._shown_to(watch),
             threads=threads,
         )

@@ -14,31 +14,32 @@ def sr3_layers(config: SR3Config) -> Iterator[Layer]:
     base, count = config.channels, config.blocks_per_level
     widths = [base * multiplier for multiplier in config.multipliers]
     levels = range(len(widths))
+    shrinks = [config.patch * 2**level for level in levels]
     down, up = list(levels[:-1]), list(reversed(levels[1:]))
     yield from time_embedding(base).layers.values()
-    yield Conv("stem", config.stem_channels, base, 3, 1)
+    yield Conv("stem", config.stem_channels, base, 3, shrinks[0])
     width, skips = base, [base]
     for level in levels:
         for index in range(count):
-            yield from _block(f"down.{level}.{index}", width, widths[level], base, 2**level)
+            yield from _block(f"down.{level}.{index}", width, widths[level], base, shrinks[level])
             width = widths[level]
             skips.append(width)
         if level in down:
             skips.append(width)
     for level in down:
-        yield Conv(f"downsample.{level}", widths[level], widths[level], 3, 2 ** (level + 1))
+        yield Conv(f"downsample.{level}", widths[level], widths[level], 3, shrinks[level + 1])
     for index in range(2):
-        yield from _block(f"middle.{index}", width, width, base, 2 ** levels[-1], index == 0)
+        yield from _block(f"middle.{index}", width, width, base, shrinks[-1], index == 0)
     for position, level in enumerate(reversed(levels)):
         for index in range(count + 1):
             name = f"up.{position}.{index}"
-            yield from _block(name, width + skips.pop(), widths[level], base, 2**level)
+            yield from _block(name, width + skips.pop(), widths[level], base, shrinks[level])
             width = widths[level]
     for position, level in enumerate(up):
-        yield Conv(f"upsample.{position}", widths[level], widths[level], 3, 2 ** (level - 1))
-    yield Enlargement("nearest", tuple((widths[level], 2 ** (level - 1)) for level in up))
-    yield Norm("tail_norm", width, 1)
-    yield Conv("tail", width, config.tail_channels, 3, 1)
+        yield Conv(f"upsample.{position}", widths[level], widths[level], 3, shrinks[level - 1])
+    yield Enlargement("nearest", tuple((widths[level], shrinks[level - 1]) for level in up))
+    yield Norm("tail_norm", width, shrinks[0])
+    yield Conv("tail", width, config.tail_channels, 3, shrinks[0])
 
 
 def _block(
