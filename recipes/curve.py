@@ -113,7 +113,7 @@ def plot(points: Sequence[Point], perception: str, title: str, path: Path) -> No
         if "steps" in point:
             lines.setdefault((point["steps"], point.get("mean_weight", 0.0)), []).append(point)
     for (steps, mean), line in sorted(lines.items()):
-        line.sort(key=lambda point: point[perception])
+        line.sort(key=lambda point: point["noise_scale"])
         values = [point[perception] for point in line]
         heights = [point[DISTORTION.name] for point in line]
         axis.plot(values, heights, "o-", label=_line_name(steps, mean))
