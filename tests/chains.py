@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bidiffsr.diffusion.chain import Buffers, run_chain
+from bidiffsr.diffusion.chain import Buffers, Watch, run_chain
 from bidiffsr.diffusion.formulation import Diffusion
 from bidiffsr.diffusion.samplers import SAMPLERS
 
@@ -33,6 +33,8 @@ def chain_of(
     eta: float = 0.0,
     fresh_noise: Callable[[int], Any] | None = None,
     parts: Sequence[Any] = (...,),
+    mean_weight: float | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Step]:
     """The steps of a chain; ``network`` maps (input, timestep) to its prediction."""
     buffers = Buffers(
@@ -40,6 +42,7 @@ def chain_of(
         prediction=0 * start,
         previous=0 * start if SAMPLERS[sampler].multistep else None,
         parts=parts,
+        first=None if mean_weight is None else 0 * start,
     )
 
     def predict(seen: Callable[[Any], Any], timestep: int, prediction: Any) -> tuple[()]:
@@ -53,7 +56,17 @@ def chain_of(
         assert fresh_noise is not None
         return fresh_noise(stream - 1)[part]
 
-    loop = run_chain(diffusion, SAMPLERS[sampler], timesteps, buffers, predict, noise, eta=eta)
+    loop = run_chain(
+        diffusion,
+        SAMPLERS[sampler],
+        timesteps,
+        buffers,
+        predict,
+        noise,
+        eta=eta,
+        mean_weight=mean_weight or 0.0,
+        watch=watch,
+    )
     for finished, _ in loop:
         index = finished - 1
         yield Step(index, timesteps[index], copy.deepcopy(buffers.variable))

@@ -17,8 +17,7 @@ from bidiffsr.images.image import Image, to_float
 from bidiffsr.images.resize import imresize
 from bidiffsr.system import buffers
 from bidiffsr.upscaling.surroundings import NumpySurroundings
-from bidiffsr.upscaling.upscaler import Upscaler
-from tiny_model import tiny_upscaler
+from tiny_model import resampled, tiny_upscaler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -80,11 +79,6 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(parts, whole)
 
 
-def corrected(upscaler: Upscaler, count: int) -> Upscaler:
-    sampling = upscaler.config.sampling.model_copy(update={"back_projections": count})
-    return Upscaler(upscaler.backend, upscaler.config.model_copy(update={"sampling": sampling}))
-
-
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("scale", [2, 4])
 def test_upscaled_pictures_shrink_to_what_they_were(scale: int, channels: int) -> None:
@@ -93,14 +87,17 @@ def test_upscaled_pictures_shrink_to_what_they_were(scale: int, channels: int) -
         pixels[..., 3] = 255
     wild = tiny_upscaler(scale, tail=0.3)
     apart = [
-        np.abs(imresize(corrected(wild, count)(pixels), 1 / scale) - pixels.astype(float)).mean()
+        np.abs(
+            imresize(resampled(wild, back_projections=count)(pixels), 1 / scale)
+            - pixels.astype(float)
+        ).mean()
         for count in (0, 2, 8)
     ]
     assert apart[0] > 2 * apart[1] > 2 * apart[2]
 
 
 def test_a_picture_on_the_disk_is_corrected_alike(tmp_path: Path) -> None:
-    upscaler = corrected(tiny_upscaler(tail=0.3), 2)
+    upscaler = resampled(tiny_upscaler(tail=0.3), back_projections=2)
     image = Image(np.random.default_rng(4).integers(0, 256, (40, 30, 3), dtype=np.uint8))
     in_memory = list(upscaler.stream(image))[-1].result
     on_disk = list(upscaler.stream(image, scratch=tmp_path))[-1].result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +10,19 @@ import pytest
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from bidiffsr import Upscaler
 from bidiffsr.config import AngularSchedule, DiffusionConfig, LinearSchedule, SamplingConfig
-from bidiffsr.diffusion.chain import Buffers, run_chain
 from bidiffsr.diffusion.formulation import Diffusion
-from bidiffsr.diffusion.samplers import SAMPLERS
 from bidiffsr.images.image import Image, to_float
 from bidiffsr.upscaling.options import TileSize
 from bidiffsr.upscaling.sampling import picture_bytes
-from tiny_model import tiny_upscaler
+from chains import chain_of
+from tiny_model import resampled, tiny_upscaler
 
 Floats = NDArray[np.float64]
 
 
 def random_picture(height: int, width: int) -> Image:
     return Image(np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
-
-
-def weighted(upscaler: Upscaler, weight: float, **sampling: Any) -> Upscaler:
-    changed = upscaler.config.sampling.model_copy(update={"mean_weight": weight} | sampling)
-    return Upscaler(upscaler.backend, upscaler.config.model_copy(update={"sampling": changed}))
 
 
 def noise_of(stream: int) -> Floats:
@@ -42,31 +34,21 @@ def result_and_first(
 ) -> tuple[Floats, Floats]:
     """The end of a chain, and the clean variable that its first step predicts."""
     diffusion = Diffusion(DiffusionConfig(schedule=schedule, prediction="v", clip=None))
-    x = noise_of(0)
-    first = None if weight is None else 0 * x
     shown: list[Floats] = []
-    previous = 0 * x if SAMPLERS[sampler].multistep else None
-    buffers = Buffers(x, 0 * x, previous, first=first)
-
-    def predict(seen: Callable[[Any], Floats], timestep: int, prediction: Floats) -> tuple[()]:
-        prediction[...] = np.tanh(seen(...) + timestep)
-        return ()
-
-    for _ in run_chain(
+    *_, last = chain_of(
         diffusion,
-        SAMPLERS[sampler],
+        lambda seen, timestep: np.tanh(seen + timestep),
+        noise_of(0),
         diffusion.schedule.timesteps(steps, "trailing"),
-        buffers,
-        predict,
-        lambda stream, part: noise_of(stream)[part],
+        sampler=sampler,
         eta=eta,
-        mean_weight=weight or 0.0,
+        fresh_noise=lambda index: noise_of(1 + index),
+        mean_weight=weight,
         watch=lambda _, clean: shown.append(clean.copy()),
-    ):
-        pass
+    )
     assert len(shown) == steps
-    np.testing.assert_array_equal(shown[-1], x)  # who watches sees the result
-    return x, shown[0]
+    np.testing.assert_array_equal(shown[-1], last.latent)  # who watches sees the result
+    return last.latent, shown[0]
 
 
 @pytest.mark.parametrize("schedule", [AngularSchedule(timesteps=4), LinearSchedule(timesteps=50)])
@@ -85,14 +67,14 @@ def test_the_result_is_the_weighted_mean_of_the_sample_and_the_first_prediction(
 
 def test_all_of_it_is_the_picture_of_one_step() -> None:
     upscaler, image = tiny_upscaler(tail=0.5), random_picture(21, 30)
-    mean = weighted(upscaler, 1.0)(image.pixels)
+    mean = resampled(upscaler, mean_weight=1.0)(image.pixels)
     np.testing.assert_array_equal(mean, upscaler(image.pixels, steps=1))
     assert not np.array_equal(mean, upscaler(image.pixels))
 
 
 def test_a_single_step_is_what_it_is() -> None:
     upscaler, image = tiny_upscaler(tail=0.5), random_picture(9, 12)
-    one = weighted(upscaler, 0.7)(image.pixels, steps=1)
+    one = resampled(upscaler, mean_weight=0.7)(image.pixels, steps=1)
     np.testing.assert_array_equal(one, upscaler(image.pixels, steps=1))
 
 
@@ -105,7 +87,7 @@ def test_pictures_of_any_size_and_place_are_mixed(
     scratch = tmp_path if on_disk else None
 
     def pixels(weight: float) -> NDArray[np.float64]:
-        stream = weighted(upscaler, weight).stream(image, tile=tile, scratch=scratch)
+        stream = resampled(upscaler, mean_weight=weight).stream(image, tile=tile, scratch=scratch)
         *_, result = (at.result for at in stream if at.result is not None)
         return to_float(result.pixels).astype(np.float64)
 
@@ -117,7 +99,7 @@ def test_pictures_of_any_size_and_place_are_mixed(
 
 
 def test_the_last_preview_shows_it() -> None:
-    upscaler = weighted(tiny_upscaler(tail=0.5), 0.6, back_projections=0)
+    upscaler = resampled(tiny_upscaler(tail=0.5), mean_weight=0.6)
     seen = list(upscaler.stream(random_picture(16, 20), preview=80))
     *_, preview = (at.preview for at in seen if at.preview is not None)
     *_, result = (at.result for at in seen if at.result is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -53,6 +54,12 @@ def tiny_config(scale: int = 4, *, sees_noise: bool = False) -> ModelConfig:
         scale=scale,
         provenance={"data": "none"},
     )
+
+
+def resampled(upscaler: Upscaler, **changes: Any) -> Upscaler:
+    """The same model, other keys of its sampling."""
+    sampling = upscaler.config.sampling.model_copy(update=changes)
+    return Upscaler(upscaler.backend, upscaler.config.model_copy(update={"sampling": sampling}))
 
 
 def tiny_network(*, tail: float = 0.0) -> nn.Module:
