@@ -75,7 +75,9 @@ struct BinaryRow {
 // c = a b (+ bias) (+ c). Rows of a are `a_stride` elements apart. b comes in panels of kPanel
 // columns: float32 as [n / kPanel][k][kPanel], bfloat16 as [n / kPanel][k / 2][kPanel][2].
 struct Gemm {
-  const void* a;
+  // The inputs may lie in up to three parts, k in a row of each; b has k inputs for each of them.
+  const void* a[3];
+  int parts;
   std::ptrdiff_t a_stride;
   const void* b;
   float* c;
@@ -85,7 +87,6 @@ struct Gemm {
   int k;              // even for bfloat16
   const float* bias;  // may be null; [n]
   bool accumulate;
-  const void* second;  // may be null: as many inputs again for each row of a, and b has 2 k
 };
 
 // Winograd's convolution for a run of tiles (kernels/winograd.h).
@@ -154,6 +155,9 @@ struct Kernel {
   WinogradTransforms winograd2_f32;
   WinogradTransforms winograd4_f32;
   WinogradTransforms winograd4_bf16;
+  // What follows the products of a convolution done directly, each output being a tile of its own.
+  // Null where Winograd's fewer products make up for its transforms.
+  void (*direct_output_bf16)(const WinogradOutput&);
   void (*round_bf16)(const float* x, std::uint16_t* output, std::size_t count);
   // One block of a streaming softmax: scores become exp(score - maximum), `maximum` and `sum` are
   // brought up to date, `decay` is what earlier results have to be multiplied by.

@@ -7,6 +7,12 @@
 
 namespace bidiffsr {
 
+// Each output a tile of its own, as after products done directly.
+struct Direct {
+  static constexpr int kOutputs = 1, kInputs = 1;
+  static constexpr float kA[1][1] = {{1}};
+};
+
 // From the points 0, 1, -1 and infinity: transforms of additions alone.
 struct WinogradF2 {
   static constexpr int kOutputs = 2, kInputs = 4;

@@ -110,9 +110,10 @@ class FusedRows {
     const auto count = static_cast<std::size_t>(pixels) * static_cast<std::size_t>(x_.stride);
     look_ahead(at + static_cast<std::ptrdiff_t>(count), count);
     Gemm job{};
-    job.a = inputs(at, count, worker);
-    job.second = weights_.bfloat16() ? static_cast<const void*>(skip_.bfloat16.get() + at)
-                                     : skip_.features->x.floats.get() + at;
+    job.parts = 2;
+    job.a[0] = inputs(at, count, worker);
+    job.a[1] = weights_.bfloat16() ? static_cast<const void*>(skip_.bfloat16.get() + at)
+                                   : skip_.features->x.floats.get() + at;
     job.a_stride = job.c_stride = x_.stride;
     job.b = weights_.data();
     job.c = made;

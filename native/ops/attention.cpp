@@ -82,7 +82,8 @@ class StreamingSoftmax {
   // Takes `keys` positions from the block's first on.
   void add_block(std::int64_t first_query, std::int64_t block, int keys) {
     Gemm job{};
-    job.a = all_.query(first_query);
+    job.parts = 1;
+    job.a[0] = all_.query(first_query);
     job.a_stride = all_.channels;
     job.b = all_.key_panel(block * kKeys);
     job.c = scores_;
@@ -96,7 +97,7 @@ class StreamingSoftmax {
       std::fill(scores_ + q * kKeys + keys, scores_ + (q + 1) * kKeys, 0.0f);
       kernel_.scale_row(sum_ + q * stride_, stride_, decay_[q]);
     }
-    job.a = scores_;
+    job.a[0] = scores_;
     job.a_stride = kKeys;
     job.b = all_.value_panel(block, 0);
     job.c = sum_;

@@ -131,7 +131,8 @@ class WinogradRows final : public ConvRows {
     const Panels& weights = conv_.planes[static_cast<std::size_t>(plane)];
     const int channels = padded(conv_.in);
     Gemm job{};
-    job.a = input_ + conv_.element() * static_cast<std::size_t>(plane * tiles * channels);
+    job.parts = 1;
+    job.a[0] = input_ + conv_.element() * static_cast<std::size_t>(plane * tiles * channels);
     job.a_stride = channels;
     job.b = weights.data(column / kPanel);
     job.c = products_ + static_cast<std::ptrdiff_t>(plane) * tiles * columns;
@@ -143,24 +144,13 @@ class WinogradRows final : public ConvRows {
   }
 
   void transform_output(int rows, int x, int tiles, int column, int columns, const RowsOut& out) {
-    WinogradOutput job{};
+    WinogradOutput job = results_at(out, x * out.pixel_stride + column, column, conv_.out);
     job.products = products_;
     job.plane = static_cast<std::ptrdiff_t>(tiles) * columns;
     job.columns = columns;
     job.tiles = tiles;
     job.width = width_ - x;
     job.rows = rows;
-    job.bias = out.bias + column;
-    const std::ptrdiff_t at = x * out.pixel_stride + column;
-    job.residual = out.residual ? out.residual + at : nullptr;
-    job.output = out.output ? out.output + at : nullptr;
-    job.bfloat16_residual = out.bfloat16_residual ? out.bfloat16_residual + at : nullptr;
-    job.bfloat16_output = out.bfloat16_output ? out.bfloat16_output + at : nullptr;
-    job.row_stride = out.row_stride;
-    job.pixel_stride = out.pixel_stride;
-    job.accumulate = out.accumulate;
-    job.sums = out.sums ? out.sums + column : nullptr;
-    job.squares = out.sums ? out.sums + padded(conv_.out) + column : nullptr;
     conv_.tile.transforms.output(job);
   }
 

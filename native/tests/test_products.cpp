@@ -32,7 +32,8 @@ void check_gemm(void (*product)(const Gemm&), Random& random, int m, int n, int 
       const bool halves = accumulate && k % (2 * step) == 0;
       std::vector<float> c = before;
       Gemm job{};
-      job.a = a.data();
+      job.parts = halves ? 2 : 1;
+      job.a[0] = a.data();
       job.a_stride = a_stride;
       job.b = b.data();
       job.c = c.data();
@@ -40,7 +41,7 @@ void check_gemm(void (*product)(const Gemm&), Random& random, int m, int n, int 
       job.m = m;
       job.n = n;
       job.k = halves ? k / 2 : k;
-      job.second = halves ? a.data() + k / 2 : nullptr;
+      job.a[1] = halves ? a.data() + k / 2 : nullptr;
       job.bias = with_bias ? bias.data() : nullptr;
       job.accumulate = accumulate;
       product(job);

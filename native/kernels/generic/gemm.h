@@ -20,12 +20,10 @@ inline void gemm_tile(const Gemm& job, int row, int panel) {
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) sum[r][v] = start;
   }
-  const void* const parts[2] = {job.a, job.second};
-  const std::ptrdiff_t panel_size =
-      static_cast<std::ptrdiff_t>(job.k) * kPanel * (job.second ? 2 : 1);
+  const std::ptrdiff_t panel_size = static_cast<std::ptrdiff_t>(job.k) * kPanel * job.parts;
   const Element* b = static_cast<const Element*>(job.b) + panel * panel_size;
-  for (int part = 0; part < 2 && parts[part]; ++part) {
-    const Element* a = static_cast<const Element*>(parts[part]) + row * job.a_stride;
+  for (int part = 0; part < job.parts; ++part) {
+    const Element* a = static_cast<const Element*>(job.a[part]) + row * job.a_stride;
     for (int k = 0; k < job.k; k += Dot::kStep) {
       Float w[kWide];
 #pragma GCC unroll 16
