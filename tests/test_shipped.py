@@ -51,7 +51,6 @@ def test_it_beats_bicubic_by_a_wide_margin(upscaler: Upscaler, shared: Path) -> 
         gains.append((psnr(ours, high, 4) - psnr(theirs, high, 4), niqe(ours, 4) - niqe(theirs, 4)))
     gained_psnr, gained_niqe = np.mean(gains, axis=0)
     assert gained_psnr > 1.5
-    assert np.median([niqe_gain for _, niqe_gain in gains]) < -1
-    # The butterfly's is 0.7 to 3.9 with the draw, and the rounding of another CPU makes another
-    # draw: five seeds had means of -0.77 to -1.54.
-    assert gained_niqe < -0.5
+    # One picture's is 0 to 3.7 with the draw, and the rounding of another CPU makes another draw:
+    # eight seeds on three kernels had means of -1.27 to -1.64.
+    assert gained_niqe < -1

@@ -102,7 +102,7 @@ class FusedRows {
   }
 
  private:
-  static constexpr int kPixels = 24;  // of whole tiles
+  static constexpr int kPixels = 48;  // of whole tiles
 
   // So many pixels from `at` on, which may be overwritten.
   void fuse(std::ptrdiff_t at, int pixels, float* sums, int worker) const {
