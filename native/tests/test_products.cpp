@@ -28,20 +28,20 @@ void check_gemm(void (*product)(const Gemm&), Random& random, int m, int n, int 
   const std::vector<float> bias = random.floats(size(n)), before = random.floats(size(m, c_stride));
   for (const bool with_bias : {false, true})
     for (const bool accumulate : {false, true}) {
-      // Where the inputs come in two halves, they are those of one row all the same.
-      const bool halves = accumulate && k % (2 * step) == 0;
+      // Where the inputs come in parts, they are those of one row all the same.
+      int parts = accumulate ? 2 : with_bias ? 3 : 1;
+      if (k % (parts * step)) parts = 1;
       std::vector<float> c = before;
       Gemm job{};
-      job.parts = halves ? 2 : 1;
-      job.a[0] = a.data();
+      job.parts = parts;
+      for (int part = 0; part < parts; ++part) job.a[part] = a.data() + part * k / parts;
       job.a_stride = a_stride;
       job.b = b.data();
       job.c = c.data();
       job.c_stride = c_stride;
       job.m = m;
       job.n = n;
-      job.k = halves ? k / 2 : k;
-      job.a[1] = halves ? a.data() + k / 2 : nullptr;
+      job.k = k / parts;
       job.bias = with_bias ? bias.data() : nullptr;
       job.accumulate = accumulate;
       product(job);
@@ -80,9 +80,10 @@ TEST(gemm_bf16_multiplies) {
   Random random(6);
   for_each_kernel([&](const Kernel& kernel) {
     if (!kernel.bfloat16) return;
-    for (const int m : {1, 2, 5, 6, 7, 13})
+    // Whole tiles of 16 and 32 rows and inputs, and what is left of them.
+    for (const int m : {1, 2, 5, 6, 7, 13, 16, 31, 48, 83})
       for (const int n : {16, 32, 48, 64, 80, 144})
-        for (const int k : {2, 4, 18, 64})
+        for (const int k : {2, 4, 18, 64, 96, 144})
           check_gemm<std::uint16_t>(kernel.gemm_bf16, random, m, n, k, 2, to_bfloat16);
   });
 }
