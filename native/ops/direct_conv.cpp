@@ -35,7 +35,7 @@ class DirectConv final : public Conv {
   // With a pixel on each side.
   std::size_t row_size(int width) const { return checked_product(width + 2, padded(in)); }
 
-  static constexpr int kSeen = 4, kRows = kSeen + 1;  // and one outside the picture
+  static constexpr int kSeen = 4, kRows = kSeen + 1;         // and one outside the picture
   static constexpr int kPixels = 64, kColumns = 4 * kPanel;  // multiplied at once
 
   Panels weights;

@@ -22,8 +22,8 @@ void Panels::put(int output, int input, float value) {
 
 void multiply(const Kernel& kernel, const Panels& panels, const void* a, std::ptrdiff_t a_stride,
               int m, float* c, std::ptrdiff_t c_stride, const float* bias, bool accumulate) {
-  const Gemm job{{a}, 1, a_stride, panels.data(), c, c_stride, m, panels.n(), panels.k(), bias,
-                 accumulate};
+  const Gemm job{{a}, 1,          a_stride,   panels.data(), c,         c_stride,
+                 m,   panels.n(), panels.k(), bias,          accumulate};
   (panels.bfloat16() ? kernel.gemm_bf16 : kernel.gemm_f32)(job);
 }
 

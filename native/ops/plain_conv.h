@@ -18,8 +18,8 @@ std::unique_ptr<Conv> load_direct_conv(const LoadContext& from, const std::strin
 std::unique_ptr<Conv> load_gathered_conv(const LoadContext& from, const std::string& name, int in,
                                          int out, int kernel, int stride);
 
-// What follows the products of channels from `column` on, of `channels`, for results that go to `at`
-// from where `out` says.
+// What follows the products of channels from `column` on, of `channels`, for results that go to
+// `at` from where `out` says.
 WinogradOutput results_at(const RowsOut& out, std::ptrdiff_t at, int column, int channels);
 
 }  // namespace bidiffsr

@@ -7,8 +7,8 @@ namespace {
 #include "kernels/isa/avx512_bf16.h"
 
 // Tile registers, 16 rows of 64 bytes each: sums of up to 2 × 2 blocks of 16 × 16 outputs (0 to 3),
-// inputs of up to two blocks of rows (4 and 5), weights of up to two panels (6 and 7). Their numbers
-// are part of the instructions, so they are literals.
+// inputs of up to two blocks of rows (4 and 5), weights of up to two panels (6 and 7). Their
+// numbers are part of the instructions, so they are literals.
 constexpr int kTileRows = 16;
 constexpr int kTileInputs = 32;  // bfloat16 in a row of a tile
 constexpr int kSumBytes = kPanel * sizeof(float);
