@@ -589,7 +589,7 @@ def test_memory_stays_within_what_was_planned(
 def test_a_killed_process_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_image("in.png", Image(photograph(375, 500)))
-    command = program(140 * MB, tell=True, sleep=0.05)
+    command = program(200 * MB, tell=True, sleep=0.05)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "0\n"
