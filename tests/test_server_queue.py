@@ -248,7 +248,8 @@ def test_a_client_that_stops_following_is_forgotten(gated: tuple[Upscaler, Gate]
         job = server.post("/api/jobs", content=picture(), headers=PNG).json()
         log = queue_of(app).get(job["id"]).log
         with server.stream("GET", job["events"]) as stream:
-            next(stream.iter_text())
+            events = stream.iter_text()  # closes the stream once it is dropped
+            next(events)
             assert len(log._followers) == 1
         deadline = time.monotonic() + 30
         while log._followers and time.monotonic() < deadline:
